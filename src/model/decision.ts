@@ -1,0 +1,97 @@
+/** A routing decision as a value: every candidate with its cost terms, the choice, and why others were excluded. */
+import type { RankSlot, WorkerId } from './worker.ts'
+
+/** Blocks of the request's prefix that a rank holds, per tier. Host and disk are extensions beyond the tier before. */
+export interface TierOverlap {
+  readonly deviceBlocks: number
+  readonly hostExtensionBlocks: number
+  /** Disk and external together. */
+  readonly diskExtensionBlocks: number
+}
+
+/** One eligible rank and what its cost is made of. Source: router-algorithm 9.2. */
+export interface Candidate extends TierOverlap {
+  readonly slot: RankSlot
+  readonly workerId: WorkerId
+  readonly dpRank: number
+  readonly cachedTokens: number
+  readonly activePrefillTokens: number
+  readonly activeRequests: number
+  readonly potentialDecodeBlocks: number
+  readonly credit: number
+  readonly prefillTerm: number
+  readonly decodeTerm: number
+  readonly requestTerm: number
+  readonly taintFactor: number
+  readonly cost: number
+}
+
+export type ExclusionReason =
+  | 'not-allowed'
+  | 'set-aside'
+  | 'overloaded'
+  | 'missing-taint'
+  | 'rank-not-asked'
+  | 'not-pinned'
+
+export interface Exclusion {
+  readonly workerId: WorkerId
+  readonly dpRank: number | null
+  readonly reason: ExclusionReason
+  /** The taint, rank or threshold that excluded it. */
+  readonly detail?: string
+}
+
+export interface Decision extends TierOverlap {
+  readonly kind: 'chosen'
+  readonly requestId: string
+  readonly slot: RankSlot
+  readonly workerId: WorkerId
+  readonly dpRank: number
+  readonly pinned: boolean
+  readonly cost: number
+  readonly promptTokens: number
+  /** Complete blocks of the prompt. */
+  readonly promptBlocks: number
+  readonly cachedTokens: number
+  /** Largest `cachedTokens` among the candidates. */
+  readonly bestCachedTokens: number
+  /** Largest device overlap among the candidates. */
+  readonly bestDeviceBlocks: number
+  /** Prefill tokens that the booking counts: prompt minus cached, or 0 when prefill is not tracked. */
+  readonly effectivePrefillTokens: number
+  readonly trackPrefillTokens: boolean
+  readonly booked: boolean
+  /** Made when asked for: all candidates and exclusions. Valid until the router's next call. */
+  readonly explain: () => DecisionExplanation
+}
+
+export interface DecisionExplanation {
+  readonly candidates: readonly Candidate[]
+  readonly exclusions: readonly Exclusion[]
+  readonly choice: 'minimum' | 'tie' | 'sampled' | 'pinned'
+  readonly temperature: number
+}
+
+export type RefusalReason =
+  | 'no-workers'
+  | 'none-eligible'
+  | 'all-overloaded'
+  | 'pinned-unknown'
+  | 'pinned-not-allowed'
+  | 'pinned-rank'
+  | 'pinned-overloaded'
+  | 'pinned-set-aside'
+  | 'duplicate-request'
+  | 'invalid-override'
+  | 'non-finite-cost'
+
+/** Why no worker was chosen: a value, not an exception. */
+export interface Refusal {
+  readonly kind: 'refused'
+  readonly requestId: string
+  readonly reason: RefusalReason
+  /** Text for the caller, in Dynamo's words where it has some, with ids and the mend. */
+  readonly message: string
+  readonly exclusions: readonly Exclusion[]
+}

@@ -1,0 +1,37 @@
+/** What routing needs to know of a request: a plain value, without its payload. */
+import type { BlockMmInfo } from './kv-event.ts'
+import type { WorkerId } from './worker.ts'
+
+/** Per-request settings (wire name `router_config_override`). Unknown keys are ignored; ranges as in the options. */
+export interface RouterConfigOverride {
+  readonly overlapScoreCredit?: number
+  readonly prefillLoadScale?: number
+  readonly overlapScoreWeight?: number
+  readonly routerTemperature?: number
+  readonly assumeKvReuse?: boolean
+  readonly trackPrefillTokens?: boolean
+  readonly sharedCacheMultiplier?: number
+}
+
+export interface RoutingRequest {
+  readonly requestId: string
+  readonly model: string
+  readonly tokens: Uint32Array
+  readonly loraName?: string
+  readonly cacheNamespace?: string
+  readonly blockMmInfos?: readonly (BlockMmInfo | null)[]
+  /** The caller's choice of worker: no scoring. A missing rank means the worker's only one. */
+  readonly pin?: { readonly workerId: WorkerId; readonly dpRank: number | null }
+  /** A rank asked for without a worker: only such ranks are eligible. */
+  readonly dpRank?: number
+  readonly allowedWorkerIds?: ReadonlySet<WorkerId>
+  /** Workers that must not be chosen: failed attempts of this request and inhibited instances. */
+  readonly excludedWorkerIds?: ReadonlySet<WorkerId>
+  readonly requiredTaints?: readonly string[]
+  /** Taint to weight (f32 widened). */
+  readonly preferredTaints?: ReadonlyMap<string, number>
+  readonly override?: RouterConfigOverride
+  readonly expectedOutputTokens?: number
+  readonly priorityJumpSeconds?: number
+  readonly strictPriority?: number
+}

@@ -1,0 +1,127 @@
+/** The router's heart as the services see it. `KvRouter` (kv-router.ts) implements it. */
+import type { Decision, Refusal } from '../model/decision.ts'
+import type { HashList } from '../model/hash-list.ts'
+import type { ApplyStatus, RouterEvent, StorageTier } from '../model/kv-event.ts'
+import type { RouterConfigOverride, RoutingRequest } from '../model/routing-request.ts'
+import type { WorkerDescription, WorkerId, WorkerRank, WorkerRole } from '../model/worker.ts'
+import type { Clock, Random } from '../ports.ts'
+
+/** Settings of one router, already validated. Names follow Dynamo's options. */
+export interface RouterSettings {
+  readonly blockSize: number
+  readonly isEagle: boolean
+  /** Role of the pool; a plain `decode` pool is routed by load alone. */
+  readonly role: WorkerRole
+  readonly overlapScoreCredit: number
+  readonly overlapScoreCreditDecay: number
+  readonly prefillLoadScale: number
+  readonly decodeActiveRequestWeight: number
+  readonly hostCacheHitWeight: number
+  readonly diskCacheHitWeight: number
+  readonly temperature: number
+  readonly useKvEvents: boolean
+  readonly trackActiveBlocks: boolean
+  readonly trackOutputBlocks: boolean
+  readonly assumeKvReuse: boolean
+  readonly trackPrefillTokens: boolean
+  readonly tracking: TrackingHashSettings
+  readonly ttlSeconds: number
+  /** A booking without a sign of life for this long is dropped. */
+  readonly activeRequestExpirySeconds: number
+  /** Busy thresholds; null = off. Source: router-algorithm 9.6. */
+  readonly activeDecodeBlocksThreshold: number | null
+  readonly activePrefillTokensThreshold: number | null
+  readonly activePrefillTokensThresholdFraction: number | null
+}
+
+export type TrackingHashSettings =
+  | { readonly mode: 'public-xxh3-v1' }
+  | { readonly mode: 'keyed-xxh3-v1'; readonly key: Uint8Array; readonly keyId: string; readonly routingGroup: string }
+
+export interface OverlapRow extends WorkerRank {
+  readonly deviceBlocks: number
+  readonly hostExtensionBlocks: number
+  readonly diskExtensionBlocks: number
+}
+
+export interface OverlapReport {
+  readonly blockSize: number
+  /** Complete blocks of the prompt. */
+  readonly blockCount: number
+  /** One row per registered rank, zeros included, sorted by worker id, then rank. */
+  readonly rows: readonly OverlapRow[]
+}
+
+export interface LoadRow extends WorkerRank {
+  readonly activePrefillTokens: number
+  readonly activeDecodeBlocks: number
+  readonly activeRequests: number
+  readonly cachedBlocks: number
+}
+
+/** Told of everything the router does; logs, metrics and journals are listeners. All members optional, none may throw. */
+export interface RouterListener {
+  onDecision?(decision: Decision, request: RoutingRequest): void
+  onRefusal?(refusal: Refusal, request: RoutingRequest): void
+  onEventApplied?(kind: 'stored' | 'removed' | 'cleared', tier: StorageTier, status: ApplyStatus): void
+  onWorkerAdded?(worker: WorkerDescription): void
+  onWorkerRemoved?(workerId: WorkerId): void
+  onBookingExpired?(requestId: string, rank: WorkerRank): void
+  /** A rank changed between event-driven and approximate indexing. */
+  onIndexMode?(rank: WorkerRank, mode: 'events' | 'approximate'): void
+}
+
+export interface KvRouterPorts {
+  readonly clock: Clock
+  readonly random: Random
+  readonly listener?: RouterListener
+}
+
+/** The router: a pure function with memory. No method awaits, throws for bad requests, or does I/O. */
+export interface Router {
+  readonly settings: RouterSettings
+  /** Adds a worker, or applies a changed description; ranks that are gone are dropped. */
+  upsertWorker(worker: WorkerDescription): void
+  removeWorker(workerId: WorkerId): void
+  worker(workerId: WorkerId): WorkerDescription | undefined
+  readonly workers: Iterable<WorkerDescription>
+  readonly workerCount: number
+
+  /** Applies an event of a known rank. Unknown ranks: `invalid_block`, nothing changes. */
+  applyEvent(event: RouterEvent): ApplyStatus
+  /** Forgets all blocks of a rank (recovery, source gone). */
+  resetRank(rank: WorkerRank): void
+  /** Whether a rank is fed by its events or by routing decisions (approximate). */
+  setIndexMode(rank: WorkerRank, mode: 'events' | 'approximate'): void
+
+  /** Chooses without any change of state. */
+  select(request: RoutingRequest): Decision | Refusal
+  /** Chooses and books in one step; an approximate rank records the prompt's blocks. */
+  route(request: RoutingRequest): Decision | Refusal
+  /** First output: the request's prefill tokens are no longer load. Unknown ids: false. */
+  prefillCompleted(requestId: string): boolean
+  /** More output tokens of a booked request; books output blocks when `trackOutputBlocks`. A sign of life. */
+  outputTokens(requestId: string, totalOutputTokens: number): void
+  /** Ends a booking. Unknown ids: false. */
+  free(requestId: string): boolean
+
+  overlap(query: OverlapQuery): OverlapReport
+  loads(): readonly LoadRow[]
+  /** Loads of a worker as it says itself (kv_metrics); null leaves the old value. */
+  reportLoad(rank: WorkerRank, load: { activeDecodeBlocks: number | null; activePrefillTokens: number | null; kvUsedBlocks: number | null }): void
+
+  /** Drops expired bookings and approximate blocks; call at least every second. */
+  tick(): void
+  readonly bookingCount: number
+  readonly indexEntryCount: number
+  readonly indexBytes: number
+}
+
+export interface OverlapQuery {
+  readonly tokens: Uint32Array
+  readonly loraName?: string
+  readonly cacheNamespace?: string
+  readonly blockMmInfos?: RoutingRequest['blockMmInfos']
+}
+
+export type { HashList, RouterConfigOverride }
