@@ -1,0 +1,402 @@
+/**
+ * A `generate` request read in place: routing hints and tokens are taken from its bytes, everything else stays as it came.
+ *
+ * The bytes for the worker are the caller's bytes with `routing.dp_rank` set and the fields that old workers insist on added;
+ * fields that nobody here knows survive. Source: Dynamo 1.6.1 `PreprocessedRequest`.
+ */
+import { FailureError } from '../../model/failure.ts'
+import type { BlockMmInfo } from '../../model/kv-event.ts'
+import type { RouterConfigOverride, RoutingRequest } from '../../model/routing-request.ts'
+import { KeyTable, MsgpackCursor, MsgpackError, type MsgpackValue } from '../../msgpack/cursor.ts'
+import { MsgpackWriter } from '../../msgpack/writer.ts'
+import type { Codec } from '../../ports.ts'
+import { parseJsonBytes, stringifyJsonBytes } from './json.ts'
+
+/** What routing takes from a request's own fields. */
+export type RoutingHints = Omit<RoutingRequest, 'requestId' | 'model' | 'tokens' | 'excludedWorkerIds'>
+
+export interface GenerateRequest {
+  /** The tokens that routing hashes: `mm_routing_info.routing_token_ids` where given, else `token_ids`. */
+  readonly tokens: Uint32Array
+  readonly model: string
+  readonly routing: RoutingHints
+  /** Annotation `query_instance_id:`: only say who would be chosen. */
+  readonly queryOnly: boolean
+  /** The body for the chosen rank, in the worker's codec. */
+  forWorker(dpRank: number, codec: Codec): readonly Uint8Array[]
+}
+
+type Value = MsgpackValue
+type ValueMap = { readonly [key: string]: Value }
+
+/**
+ * Reads a request.
+ *
+ * Errors: `FailureError` of class InvalidRequest that names the field and what it should be.
+ */
+export function decodeGenerateRequest(body: Uint8Array, codec: Codec): GenerateRequest {
+  try {
+    return codec === 'msgpack' ? readMsgpack(body) : readValues(parseJsonBytes(body) as Value)
+  } catch (error) {
+    if (error instanceof FailureError) throw error
+    throw invalid(`the request body is not valid ${codec}: ${error instanceof Error ? error.message : String(error)}`)
+  }
+}
+
+export function invalid(message: string): FailureError {
+  return new FailureError({ class: 'InvalidRequest', reason: 'request.invalid_argument', message })
+}
+
+// ---- Fields ----------------------------------------------------------------------------------------------------------------
+
+const kindOf = (value: Value | undefined): string => {
+  if (value === null || value === undefined) return 'null'
+  if (Array.isArray(value)) return 'an array'
+  if (value instanceof Uint8Array) return 'bytes'
+  if (typeof value === 'string') return value.length <= 40 ? JSON.stringify(value) : 'a string'
+  if (typeof value === 'object') return 'a map'
+  return typeof value === 'bigint' || typeof value === 'number' ? `${value}` : typeof value
+}
+
+const isMap = (value: Value | undefined): value is ValueMap =>
+  typeof value === 'object' && value !== null && !Array.isArray(value) && !(value instanceof Uint8Array)
+
+function mapOrAbsent(value: Value | undefined, field: string): ValueMap | undefined {
+  if (value === undefined || value === null) return undefined
+  if (!isMap(value)) throw invalid(`\`${field}\` is ${kindOf(value)}, expected a map`)
+  return value
+}
+
+function u64OrAbsent(value: Value | undefined, field: string): bigint | undefined {
+  if (value === undefined || value === null) return undefined
+  if ((typeof value !== 'bigint' && !(typeof value === 'number' && Number.isInteger(value))) || value < 0 || value > 0xffffffffffffffffn) {
+    throw invalid(`\`${field}\` is ${kindOf(value)}, expected an integer in 0..2^64-1`)
+  }
+  return BigInt(value)
+}
+
+function u32OrAbsent(value: Value | undefined, field: string): number | undefined {
+  if (value === undefined || value === null) return undefined
+  if (typeof value !== 'number' || !Number.isInteger(value) || value < 0 || value > 0xffffffff) {
+    throw invalid(`\`${field}\` is ${kindOf(value)}, expected an integer in 0..2^32-1`)
+  }
+  return value
+}
+
+function numberOrAbsent(value: Value | undefined, field: string): number | undefined {
+  if (value === undefined || value === null) return undefined
+  if (typeof value !== 'number') throw invalid(`\`${field}\` is ${kindOf(value)}, expected a number`)
+  return value
+}
+
+function booleanOrAbsent(value: Value | undefined, field: string): boolean | undefined {
+  if (value === undefined || value === null) return undefined
+  if (typeof value !== 'boolean') throw invalid(`\`${field}\` is ${kindOf(value)}, expected true or false`)
+  return value
+}
+
+function stringOrAbsent(value: Value | undefined, field: string): string | undefined {
+  if (value === undefined || value === null) return undefined
+  if (typeof value !== 'string') throw invalid(`\`${field}\` is ${kindOf(value)}, expected a string`)
+  return value
+}
+
+function arrayOrAbsent(value: Value | undefined, field: string): readonly Value[] | undefined {
+  if (value === undefined || value === null) return undefined
+  if (!Array.isArray(value)) throw invalid(`\`${field}\` is ${kindOf(value)}, expected an array`)
+  return value as readonly Value[]
+}
+
+/** Packed little-endian int32, the form of `DYN_TOKEN_IDS_AS_BYTES`. */
+function packedTokens(bytes: Uint8Array, field: string): Uint32Array {
+  if (bytes.length % 4 !== 0) throw invalid(`\`${field}\` has ${bytes.length} packed bytes, expected a multiple of 4`)
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+  const tokens = new Uint32Array(bytes.length / 4)
+  for (let index = 0; index < tokens.length; index += 1) {
+    const token = view.getInt32(4 * index, true)
+    if (token < 0) throw invalid(`\`${field}[${index}]\` is ${token}, expected a token id in 0..2^32-1`)
+    tokens[index] = token
+  }
+  return tokens
+}
+
+/** Token ids from a decoded value: an array of integers or packed bytes. */
+export function tokensOf(value: Value | undefined, field: string): Uint32Array {
+  if (value === undefined) throw invalid(`missing field \`${field}\``)
+  if (value instanceof Uint8Array) return packedTokens(value, field)
+  if (!Array.isArray(value)) {
+    throw invalid(`\`${field}\`: invalid type: ${kindOf(value)}, expected a sequence of token ids or packed little-endian int32 bytes`)
+  }
+  const items = value as readonly Value[]
+  const tokens = new Uint32Array(items.length)
+  for (let index = 0; index < items.length; index += 1) {
+    const token = items[index]
+    if (typeof token !== 'number' || !Number.isInteger(token) || token < 0 || token > 0xffffffff) {
+      throw invalid(`\`${field}[${index}]\` is ${kindOf(token)}, expected a token id in 0..2^32-1`)
+    }
+    tokens[index] = token
+  }
+  return tokens
+}
+
+/** Multimodal infos of the blocks. */
+export function blockMmInfosOf(value: Value | undefined, field: string): readonly (BlockMmInfo | null)[] | undefined {
+  return arrayOrAbsent(value, field)?.map((item, block) => {
+    const info = mapOrAbsent(item, `${field}[${block}]`)
+    if (info === undefined) return null
+    const objects = arrayOrAbsent(info['mm_objects'], `${field}[${block}].mm_objects`) ?? []
+    return { mmObjects: objects.map((object, index) => {
+      const at = `${field}[${block}].mm_objects[${index}]`
+      const mmHash = u64OrAbsent(mapOrAbsent(object, at)?.['mm_hash'], `${at}.mm_hash`)
+      if (mmHash === undefined) throw invalid(`missing field \`${at}.mm_hash\``)
+      return { mmHash, offsets: [] }
+    }) }
+  })
+}
+
+const overrideFields = {
+  overlap_score_credit: 'overlapScoreCredit', prefill_load_scale: 'prefillLoadScale', overlap_score_weight: 'overlapScoreWeight',
+  router_temperature: 'routerTemperature', shared_cache_multiplier: 'sharedCacheMultiplier',
+} as const
+
+/** Per-request settings; ranges are checked where they are used. */
+export function overrideOf(value: Value | undefined): RouterConfigOverride | undefined {
+  const map = mapOrAbsent(value, 'router_config_override')
+  if (map === undefined) return undefined
+  const override: { -readonly [Key in keyof RouterConfigOverride]: RouterConfigOverride[Key] } = {}
+  for (const [wire, name] of Object.entries(overrideFields)) {
+    const number = numberOrAbsent(map[wire], `router_config_override.${wire}`)
+    if (number !== undefined) override[name as (typeof overrideFields)[keyof typeof overrideFields]] = number
+  }
+  const reuse = booleanOrAbsent(map['assume_kv_reuse'], 'router_config_override.assume_kv_reuse')
+  if (reuse !== undefined) override.assumeKvReuse = reuse
+  const track = booleanOrAbsent(map['track_prefill_tokens'], 'router_config_override.track_prefill_tokens')
+  if (track !== undefined) override.trackPrefillTokens = track
+  return override
+}
+
+function hintsOf(routing: ValueMap | undefined, legacyRank: number | undefined, override: Value | undefined): RoutingHints {
+  const hints: { -readonly [Key in keyof RoutingHints]: RoutingHints[Key] } = {}
+  const parsedOverride = overrideOf(override)
+  if (parsedOverride !== undefined) hints.override = parsedOverride
+  if (routing === undefined) {
+    if (legacyRank !== undefined) hints.dpRank = legacyRank
+    return hints
+  }
+  const workerId = u64OrAbsent(routing['decode_worker_id'], 'routing.decode_worker_id') ??
+    u64OrAbsent(routing['backend_instance_id'], 'routing.backend_instance_id')
+  const dpRank = u32OrAbsent(routing['dp_rank'], 'routing.dp_rank')
+  if (workerId !== undefined) hints.pin = { workerId, dpRank: dpRank ?? null }
+  else if (dpRank !== undefined) hints.dpRank = dpRank
+  const allowed = arrayOrAbsent(routing['allowed_worker_ids'], 'routing.allowed_worker_ids')
+  if (allowed !== undefined) {
+    hints.allowedWorkerIds = new Set(allowed.map((id, index) => {
+      const parsed = u64OrAbsent(id, `routing.allowed_worker_ids[${index}]`)
+      if (parsed === undefined) throw invalid(`\`routing.allowed_worker_ids[${index}]\` is null, expected a worker id`)
+      return parsed
+    }))
+  }
+  taintHints(hints, mapOrAbsent(routing['routing_constraints'], 'routing.routing_constraints'))
+  const loraName = stringOrAbsent(routing['lora_name'], 'routing.lora_name')
+  if (loraName !== undefined) hints.loraName = loraName
+  // The wire name; the internal name of the original is accepted too.
+  const namespace = stringOrAbsent(routing['cache_salt'] ?? routing['cache_namespace'], 'routing.cache_salt')
+  if (namespace !== undefined) hints.cacheNamespace = namespace
+  const expected = u32OrAbsent(routing['expected_output_tokens'], 'routing.expected_output_tokens')
+  if (expected !== undefined) hints.expectedOutputTokens = expected
+  const jump = numberOrAbsent(routing['priority_jump'], 'routing.priority_jump')
+  if (jump !== undefined) hints.priorityJumpSeconds = jump
+  const strict = u32OrAbsent(routing['strict_priority'], 'routing.strict_priority')
+  if (strict !== undefined) hints.strictPriority = strict
+  return hints
+}
+
+function taintHints(hints: { requiredTaints?: readonly string[]; preferredTaints?: ReadonlyMap<string, number> }, constraints: ValueMap | undefined): void {
+  if (constraints === undefined) return
+  const required = arrayOrAbsent(constraints['required_taints'], 'routing.routing_constraints.required_taints')
+  if (required !== undefined) {
+    hints.requiredTaints = required.map((taint, index) => stringOrAbsent(taint, `routing.routing_constraints.required_taints[${index}]`) ?? '')
+  }
+  const preferred = mapOrAbsent(constraints['preferred_taints'], 'routing.routing_constraints.preferred_taints')
+  if (preferred !== undefined) {
+    hints.preferredTaints = new Map(Object.entries(preferred).map(([taint, weight]) =>
+      [taint, Math.fround(numberOrAbsent(weight, `routing.routing_constraints.preferred_taints.${taint}`) ?? 0)]))
+  }
+}
+
+const isQueryOnly = (annotations: readonly Value[] | undefined): boolean =>
+  annotations?.some((annotation) => typeof annotation === 'string' && annotation.startsWith('query_instance_id:')) ?? false
+
+/** Tokens and blocks as routing sees them. */
+function routedTokens(tokens: Uint32Array, mmRoutingInfo: Value | undefined, hints: RoutingHints): { tokens: Uint32Array; routing: RoutingHints } {
+  const info = mapOrAbsent(mmRoutingInfo, 'mm_routing_info')
+  if (info === undefined) return { tokens, routing: hints }
+  const infos = blockMmInfosOf(info['block_mm_infos'], 'mm_routing_info.block_mm_infos')
+  return {
+    tokens: tokensOf(info['routing_token_ids'], 'mm_routing_info.routing_token_ids'),
+    routing: infos === undefined ? hints : { ...hints, blockMmInfos: infos },
+  }
+}
+
+/** Fields that receivers of 1.1 insist on, with the value of an absent one. */
+const requiredDefaults: readonly (readonly [string, Value])[] = [
+  ['model', 'unknown'], ['stop_conditions', {}], ['sampling_options', {}], ['output_options', {}], ['eos_token_ids', []], ['annotations', []],
+]
+
+// ---- JSON and other decoded values -----------------------------------------------------------------------------------------
+
+function readValues(value: Value): GenerateRequest {
+  if (!isMap(value)) throw invalid(`the request is ${kindOf(value)}, expected a map with \`token_ids\``)
+  const tokens = tokensOf(value['token_ids'], 'token_ids')
+  if (value['model'] === null) throw invalid('`model` is null, expected a string')
+  const model = stringOrAbsent(value['model'], 'model') ?? 'unknown'
+  const routing = mapOrAbsent(value['routing'], 'routing')
+  const legacyRank = u32OrAbsent(value['dp_rank'], 'dp_rank')
+  const hints = hintsOf(routing, routing === undefined ? legacyRank : undefined, value['router_config_override'])
+  return {
+    ...routedTokens(tokens, value['mm_routing_info'], hints),
+    model,
+    queryOnly: isQueryOnly(arrayOrAbsent(value['annotations'], 'annotations')),
+    forWorker(dpRank, codec) {
+      const { dp_rank: _legacy, ...rest } = value
+      const body: ValueMap = { ...Object.fromEntries(requiredDefaults), ...rest, routing: { ...routing, dp_rank: dpRank } }
+      return [codec === 'json' ? stringifyJsonBytes(withoutBytes(body)) : new MsgpackWriter(1024).value(body).finish()]
+    },
+  }
+}
+
+/** JSON has no bytes: packed tokens become an array, others an array of numbers. */
+function withoutBytes(value: Value): never {
+  const convert = (item: Value, key: string): unknown => {
+    if (item instanceof Uint8Array) return key === 'token_ids' ? [...packedTokens(item, key)] : [...item]
+    if (Array.isArray(item)) return (item as readonly Value[]).map((each) => convert(each, ''))
+    if (isMap(item)) return Object.fromEntries(Object.entries(item).map(([name, each]) => [name, convert(each, name)]))
+    return item
+  }
+  return convert(value, '') as never
+}
+
+// ---- MessagePack, spliced --------------------------------------------------------------------------------------------------
+
+const topKeys = new KeyTable([
+  'model', 'token_ids', 'stop_conditions', 'sampling_options', 'output_options', 'eos_token_ids', 'annotations', 'routing',
+  'router_config_override', 'dp_rank', 'mm_routing_info',
+])
+const [keyModel, keyTokens, keyAnnotations, keyRouting, keyOverride, keyRank, keyMm] = [0, 1, 6, 7, 8, 9, 10]
+const requiredKeys = [0, 2, 3, 4, 5, 6]
+const rankKey = new KeyTable(['dp_rank'])
+
+/** Where the values of the known keys lie; -1 = absent. */
+interface Scan {
+  readonly starts: Int32Array
+  readonly ends: Int32Array
+  readonly keyStarts: Int32Array
+  readonly mapStart: number
+  readonly pairs: number
+}
+
+function scan(body: Uint8Array): Scan {
+  const cursor = new MsgpackCursor(body)
+  if (cursor.atEnd || cursor.peek() !== 'map') throw invalid(`the request is ${cursor.atEnd ? 'empty' : `a msgpack ${cursor.peek()}`}, expected a map with \`token_ids\``)
+  const size = topKeys.encoded.length
+  const starts = new Int32Array(size).fill(-1)
+  const ends = new Int32Array(size).fill(-1)
+  const keyStarts = new Int32Array(size).fill(-1)
+  const pairs = cursor.readMapHeader()
+  const mapStart = cursor.offset
+  let hint = 0
+  for (let pair = 0; pair < pairs; pair += 1) {
+    const keyStart = cursor.offset
+    const key = cursor.readKey(topKeys, hint)
+    const start = cursor.offset
+    cursor.skip()
+    if (key < 0) continue
+    hint = key + 1
+    keyStarts[key] = keyStart
+    starts[key] = start
+    ends[key] = cursor.offset
+  }
+  cursor.expectEnd()
+  return { starts, ends, keyStarts, mapStart, pairs }
+}
+
+function readTokens(body: Uint8Array, start: number): Uint32Array {
+  if (start < 0) throw invalid('missing field `token_ids`')
+  const cursor = new MsgpackCursor(body, start)
+  if (cursor.peek() !== 'array') return tokensOf(cursor.readValue(), 'token_ids')
+  const count = cursor.readArrayHeader()
+  const tokens = new Uint32Array(count)
+  for (let index = 0; index < count; index += 1) {
+    try {
+      tokens[index] = cursor.readU32()
+    } catch (error) {
+      if (!(error instanceof MsgpackError)) throw error
+      throw invalid(`\`token_ids[${index}]\` is not a token id in 0..2^32-1`)
+    }
+  }
+  return tokens
+}
+
+function readMsgpack(body: Uint8Array): GenerateRequest {
+  const found = scan(body)
+  const valueOf = (key: number): Value | undefined => {
+    const start = found.starts[key] as number
+    return start < 0 ? undefined : new MsgpackCursor(body, start).readValue()
+  }
+  const tokens = readTokens(body, found.starts[keyTokens] as number)
+  const modelValue = valueOf(keyModel)
+  if (modelValue === null) throw invalid('`model` is null, expected a string')
+  const routing = mapOrAbsent(valueOf(keyRouting), 'routing')
+  const legacyRank = u32OrAbsent(valueOf(keyRank), 'dp_rank')
+  const hints = hintsOf(routing, routing === undefined ? legacyRank : undefined, valueOf(keyOverride))
+  return {
+    ...routedTokens(tokens, valueOf(keyMm), hints),
+    model: stringOrAbsent(modelValue, 'model') ?? 'unknown',
+    queryOnly: isQueryOnly(arrayOrAbsent(valueOf(keyAnnotations), 'annotations')),
+    forWorker: (dpRank, codec) => codec === 'msgpack'
+      ? spliced(body, found, routing === undefined, dpRank)
+      : readValues(new MsgpackCursor(body).readValue()).forWorker(dpRank, codec),
+  }
+}
+
+/** The caller's bytes without `routing` and the legacy `dp_rank`, then what is missing, then `routing` with the rank. */
+function spliced(body: Uint8Array, found: Scan, noRouting: boolean, dpRank: number): readonly Uint8Array[] {
+  const cuts = [keyRouting, keyRank]
+    .filter((key) => (found.keyStarts[key] as number) >= 0)
+    .map((key) => [found.keyStarts[key] as number, found.ends[key] as number] as const)
+    .sort((left, right) => left[0] - right[0])
+  const missing = requiredKeys.filter((key) => (found.starts[key] as number) < 0)
+  const head = new MsgpackWriter(8).mapHeader(found.pairs - cuts.length + missing.length + 1).finish()
+  const parts: Uint8Array[] = [head]
+  let from = found.mapStart
+  for (const [start, end] of cuts) {
+    if (start > from) parts.push(body.subarray(from, start))
+    from = end
+  }
+  if (from < body.length) parts.push(body.subarray(from))
+  const tail = new MsgpackWriter(128)
+  for (const key of missing) {
+    const [name, value] = requiredDefaults[requiredKeys.indexOf(key)] as readonly [string, Value]
+    tail.string(name).value(value)
+  }
+  tail.string('routing')
+  if (noRouting) tail.mapHeader(1)
+  else copyWithoutRank(tail, body, found.starts[keyRouting] as number)
+  tail.string('dp_rank').integer(dpRank)
+  parts.push(tail.finish())
+  return parts
+}
+
+function copyWithoutRank(tail: MsgpackWriter, body: Uint8Array, start: number): void {
+  const cursor = new MsgpackCursor(body, start)
+  const pairs = cursor.readMapHeader()
+  const kept: Uint8Array[] = []
+  for (let pair = 0; pair < pairs; pair += 1) {
+    const keyStart = cursor.offset
+    const isRank = cursor.readKey(rankKey, 0) === 0
+    cursor.skip()
+    if (!isRank) kept.push(body.subarray(keyStart, cursor.offset))
+  }
+  tail.mapHeader(kept.length + 1)
+  for (const entry of kept) tail.raw(entry)
+}

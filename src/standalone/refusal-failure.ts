@@ -1,0 +1,22 @@
+/** A router's refusal as a failure for the caller. */
+import type { Refusal, RefusalReason } from '../model/decision.ts'
+import type { Failure, FailureClass, FailureReason } from '../model/failure.ts'
+
+const identities: Readonly<Record<RefusalReason, readonly [FailureClass, FailureReason]>> = {
+  'no-workers': ['Unavailable', 'backend.unavailable'],
+  'none-eligible': ['Unavailable', 'backend.unavailable'],
+  'all-overloaded': ['CapacityExhausted', 'capacity.pool_exhausted'],
+  'pinned-unknown': ['InvalidRequest', 'request.invalid_argument'],
+  'pinned-not-allowed': ['InvalidRequest', 'request.invalid_argument'],
+  'pinned-rank': ['InvalidRequest', 'request.invalid_argument'],
+  'pinned-overloaded': ['CapacityExhausted', 'capacity.worker_overloaded'],
+  'pinned-set-aside': ['Unavailable', 'backend.unavailable'],
+  'duplicate-request': ['Conflict', 'request.conflict'],
+  'invalid-override': ['InvalidRequest', 'request.invalid_argument'],
+  'non-finite-cost': ['Internal', 'runtime.internal'],
+}
+
+export function refusalFailure(refusal: Refusal): Failure {
+  const [failureClass, reason] = identities[refusal.reason]
+  return { class: failureClass, reason, message: refusal.message }
+}

@@ -1,0 +1,17 @@
+/** What the service tells of each request; metrics and logs listen. Members must not throw. */
+import type { Decision, Refusal } from '../model/decision.ts'
+import type { Failure } from '../model/failure.ts'
+
+export interface RequestObserver {
+  onStarted(promptTokens: number, model: string): void
+  /** `seconds` since the request arrived. */
+  onFirstOutput(seconds: number): void
+  /** Seconds since the output before. */
+  onNextOutput(seconds: number): void
+  onRouted(requestId: string, decision: Decision, model: string): void
+  onRefused(refusal: Refusal): void
+  /** An attempt failed and another follows. */
+  onRetry(failure: Failure): void
+  /** The request is over. Exactly once for each `onStarted`. */
+  onEnded(outcome: 'success' | 'error' | 'cancelled', outputTokens: number, seconds: number, failure: Failure | null): void
+}

@@ -1,0 +1,107 @@
+/** Goal: imports run only inwards. Method: every import statement of `src/` is held against a table of rooms. */
+import assert from 'node:assert/strict'
+import { readdirSync, readFileSync } from 'node:fs'
+import { dirname, join, normalize, relative, sep } from 'node:path'
+import { test } from 'node:test'
+import { repoRoot } from './repo-root.ts'
+
+/** What each room may import besides itself. `node`: Node's own modules. Packages are listed by name. */
+const rooms: Readonly<Record<string, readonly string[]>> = {
+  model: [],
+  ports: ['model'],
+  msgpack: [],
+  hashing: ['model', 'ports', 'router/contract', '@noble/hashes'],
+  'kv-events': ['model', 'ports', 'hashing'],
+  index: ['model', 'ports'],
+  load: ['model', 'ports'],
+  scheduling: ['model', 'ports', 'index', 'load', 'hashing', 'router/contract'],
+  router: ['model', 'ports', 'index', 'load', 'scheduling', 'hashing', 'kv-events'],
+  'system-ports': ['ports', 'node'],
+  dynamo: ['model', 'ports', 'msgpack', 'hashing', 'kv-events', 'index', 'router', 'node', 'lossless-json', '@msgpack/msgpack', 'etcd3', 'zeromq', '@noble/hashes'],
+  // The raw engines' codec and the simulated engine; the worker wrapper below composes Dynamo parts.
+  engines: ['model', 'ports', 'msgpack', 'hashing', 'kv-events', 'index', 'node', 'dynamo', '@noble/hashes'],
+  http: ['model', 'ports', 'msgpack', 'node', 'dynamo', 'lossless-json'],
+  observability: ['model', 'ports', 'router', 'node', 'pino', 'prom-client'],
+  config: ['model', 'ports', 'router', 'node', 'yaml'],
+  standalone: ['model', 'ports', 'router', 'hashing', 'dynamo', 'observability', 'config', 'http', 'node'],
+  // Composition: may know everything.
+  cli: ['*'],
+  golden: ['*'],
+  'index.ts': ['*'],
+  'hashing.ts': ['hashing', 'model'],
+  'worker.ts': ['*'],
+}
+
+/** Rooms of the pure core: no Node, no clock, no chance of their own. */
+const core = ['model', 'ports', 'msgpack', 'hashing', 'kv-events', 'index', 'load', 'scheduling', 'router']
+
+const sourceRoot = join(repoRoot, 'src')
+const sources = readdirSync(sourceRoot, { recursive: true, withFileTypes: true })
+  .filter((entry) => entry.isFile() && entry.name.endsWith('.ts') && !entry.name.endsWith('.test.ts'))
+  .map((entry) => join(entry.parentPath, entry.name))
+
+function roomOf(path: string): string {
+  const parts = relative(sourceRoot, path).split(sep)
+  if (parts.length > 1) return parts[0] as string
+  const file = parts[0] as string
+  const bare = file.replace(/\.ts$/, '')
+  return rooms[file] !== undefined ? file : bare
+}
+
+function importsOf(text: string): string[] {
+  const found: string[] = []
+  for (const match of text.matchAll(/(?:^|\n)\s*(?:import|export)\s[^'"]*?from\s+['"]([^'"]+)['"]/g)) found.push(match[1] as string)
+  for (const match of text.matchAll(/\bimport\(\s*['"]([^'"]+)['"]\s*\)/g)) found.push(match[1] as string)
+  for (const match of text.matchAll(/(?:^|\n)\s*import\s+['"]([^'"]+)['"]/g)) found.push(match[1] as string)
+  return found
+}
+
+test('imports run only inwards', () => {
+  const wrong: string[] = []
+  for (const file of sources) {
+    const room = roomOf(file)
+    const allowed = rooms[room]
+    if (allowed === undefined) {
+      wrong.push(`${relative(repoRoot, file)}: the room ${room} is not in the table`)
+      continue
+    }
+    if (allowed.includes('*')) continue
+    for (const target of importsOf(readFileSync(file, 'utf8'))) {
+      if (target.startsWith('.')) {
+        const path = normalize(join(dirname(file), target))
+        const targetRoom = roomOf(path)
+        const name = relative(sourceRoot, path).replace(/\.ts$/, '')
+        if (targetRoom !== room && !allowed.includes(targetRoom) && !allowed.includes(name)) wrong.push(`${relative(repoRoot, file)} imports ${name}`)
+      } else if (target.startsWith('node:')) {
+        if (!allowed.includes('node')) wrong.push(`${relative(repoRoot, file)} imports ${target}`)
+      } else {
+        const name = target.split('/').slice(0, target.startsWith('@') ? 2 : 1).join('/')
+        if (!allowed.includes(name)) wrong.push(`${relative(repoRoot, file)} imports the package ${target}`)
+      }
+    }
+  }
+  assert.deepEqual(wrong, [])
+})
+
+test('the core has no clock, no chance and no globals of Node', () => {
+  const banned = /\b(Math\.random|Date\.now|new Date\b|performance\.now|process\.|setTimeout|setInterval|setImmediate|Buffer\.)/
+  const wrong: string[] = []
+  for (const file of sources) {
+    if (!core.includes(roomOf(file)) || file.endsWith('contract-suite.ts')) continue
+    readFileSync(file, 'utf8').split('\n').forEach((line, index) => {
+      const code = line.replace(/\/\/.*$/, '').replace(/^\s*\*.*$/, '').replace(/\/\*.*?\*\//g, '')
+      if (banned.test(code)) wrong.push(`${relative(repoRoot, file)}:${index + 1}: ${line.trim()}`)
+    })
+  }
+  assert.deepEqual(wrong, [])
+})
+
+test('every source file belongs to somebody: imported, an entry, a command or a golden kind', () => {
+  const imported = new Set<string>()
+  for (const file of [...sources, ...readdirSync(sourceRoot, { recursive: true, withFileTypes: true }).filter((entry) => entry.name.endsWith('.test.ts')).map((entry) => join(entry.parentPath, entry.name))]) {
+    for (const target of importsOf(readFileSync(file, 'utf8'))) if (target.startsWith('.')) imported.add(normalize(join(dirname(file), target)))
+  }
+  const entries = ['index.ts', 'hashing.ts', 'worker.ts', join('cli', 'main.ts'), join('golden', 'main.ts'), join('config', 'write-docs.ts')].map((name) => join(sourceRoot, name))
+  const orphans = sources.filter((file) => !imported.has(file) && !entries.includes(file)).map((file) => relative(repoRoot, file))
+  assert.deepEqual(orphans, [])
+})
