@@ -33,3 +33,30 @@ export interface PrefixIndex {
   /** Stored events of a rank, parents before children, as a full dump. */
   dump(slot: RankSlot): readonly { readonly tier: StorageTier; readonly data: KvEventData }[]
 }
+
+/**
+ * A prefix index that also takes routing decisions, for ranks that publish no events (approximate mode, router-algorithm 6).
+ *
+ * A rank is fed either by events or by decisions; whoever changes that calls `dropRank` first.
+ */
+export interface ApproximatePrefixIndex extends PrefixIndex {
+  /**
+   * Notes that a prompt was routed to a rank: its blocks count as held on the device until `ttlMs` after `nowMs`,
+   * rounded up to 100 ms. Recording again refreshes. Both lists have one hash per complete block.
+   */
+  record(slot: RankSlot, localHashes: HashList, sequenceHashes: HashList, nowMs: number): ApplyStatus
+  /** Forgets recorded blocks whose time is over; returns how many expiries were due. `nowMs` never runs back. */
+  expire(nowMs: number): number
+  /** Recorded (rank, block) pairs that wait for their expiry. */
+  readonly recordedCount: number
+  /** Events and recordings refused because a bound was reached. */
+  readonly capacityRefusals: number
+}
+
+/** Bounds of one index. */
+export interface PrefixIndexOptions {
+  /** Most (rank, block) pairs, and most records kept for them. Beyond, stores answer `capacity_exhausted`. Default 64 Mi. */
+  readonly entriesMax?: number
+  /** Life of recorded blocks in milliseconds. Default 120 000. */
+  readonly ttlMs?: number
+}
