@@ -1,0 +1,37 @@
+/** Keys and scope objects of the event buckets of discovery. Source: Dynamo 1.6.1 discovery records. */
+import type { EventScope, JsonObject } from '../../ports.ts'
+
+const encoder = new TextEncoder()
+
+/** One key part: bytes `[A-Za-z0-9_-]` stay, every other byte becomes `%XX`. */
+export function encodeKeySegment(segment: string): string {
+  if (/^[A-Za-z0-9_-]*$/.test(segment)) return segment
+  let encoded = ''
+  for (const byte of encoder.encode(segment)) {
+    const character = String.fromCharCode(byte)
+    encoded += /[A-Za-z0-9_-]/.test(character) ? character : `%${byte.toString(16).toUpperCase().padStart(2, '0')}`
+  }
+  return encoded
+}
+
+/** The key prefix of one topic of an endpoint, in `v1/event_channels` and `v1/event_sources`. */
+export function eventTopicPrefix(scope: EventScope, topic: string): string {
+  const [namespace, component, endpoint, name] = [scope.namespace, scope.component, scope.endpoint, topic].map(encodeKeySegment)
+  return `namespace/${namespace}/component/${component}/endpoint/${endpoint}/topic/${name}`
+}
+
+/** The key of one publisher's record. */
+export const eventKey = (scope: EventScope, topic: string, publisherId: bigint): string =>
+  `${eventTopicPrefix(scope, topic)}/${publisherId.toString(16)}`
+
+/** The publisher id at the end of an event key, or null when it is not one. */
+export function publisherIdOfKey(key: string): bigint | null {
+  const tail = key.slice(key.lastIndexOf('/') + 1)
+  return /^[0-9a-f]{1,16}$/.test(tail) ? BigInt(`0x${tail}`) : null
+}
+
+/** The `scope` value of the records of an endpoint. */
+export const scopeValue = (scope: EventScope): JsonObject => ({
+  kind: 'endpoint',
+  endpoint: { namespace: scope.namespace, component: scope.component, name: scope.endpoint },
+})
