@@ -35,8 +35,8 @@ export type FailureReason = (typeof failureReasons)[FailureClass][number]
 /** What a caller may be shown, in Dynamo's `public` form. */
 export type PublicDetail =
   | { readonly type: 'message'; readonly message: string }
-  | { readonly type: 'size_limit' | 'context_length'; readonly limit: number; readonly actual: number }
-  | { readonly type: 'rate_limit'; readonly limit: number; readonly remaining: number }
+  | { readonly type: 'size_limit' | 'context_length'; readonly limit: number; readonly actual: number | null }
+  | { readonly type: 'rate_limit'; readonly limit: number | null; readonly remaining: number | null }
 
 export interface Failure {
   readonly class: FailureClass
