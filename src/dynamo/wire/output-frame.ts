@@ -10,6 +10,7 @@ import { KeyTable, MsgpackCursor, type MsgpackValue } from '../../msgpack/cursor
 import { MsgpackWriter } from '../../msgpack/writer.ts'
 import type { Codec } from '../../ports.ts'
 import { failureFromWire } from './errors.ts'
+import { encodeItem } from './items.ts'
 import { parseJsonBytes, stringifyJsonBytes } from './json.ts'
 
 /** What a frame holds, as far as routing cares. */
@@ -192,7 +193,7 @@ function editJson(body: Uint8Array, additions: OutputAdditions): Uint8Array {
   if (!isMap(wrapper) || !isMap(wrapper['data']) || !isMap(wrapper['data']['data'])) return body
   const output = wrapper['data']['data']
   const edited = { ...output, routing_data: routingData(output['routing_data'], additions) }
-  return stringifyJsonBytes({ ...wrapper, data: { ...wrapper['data'], data: edited } } as never)
+  return stringifyJsonBytes({ ...wrapper, data: { ...wrapper['data'], data: edited } })
 }
 
 /** The single answer to a `query_instance_id:` request. */
@@ -201,18 +202,12 @@ export function encodeQueryAnswer(codec: Codec, worker: Pick<Decision, 'workerId
     token_ids: [], tokens: null, text: null, output_type: 'text', cum_log_probs: null, log_probs: null, top_logprobs: null, finish_reason: null,
     index: null, routing_data: { worker_id: workerValue(worker), token_ids: [...tokens] },
   }
-  return encodeItem(codec, { data: output })
-}
-
-/** An annotated item in its wrapper. */
-export function encodeItem(codec: Codec, item: Value): Uint8Array {
-  const wrapper: ValueMap = { data: item, complete_final: false }
-  return codec === 'msgpack' ? new MsgpackWriter(512).value(wrapper).finish() : stringifyJsonBytes(wrapper as never)
+  return encodeItem({ data: output }, codec)
 }
 
 /** The same item in the other codec, for a caller and a worker that speak different ones. */
 export function transcodeFrame(body: Uint8Array, from: Codec, to: Codec): Uint8Array {
   if (from === to) return body
   if (from === 'json') return new MsgpackWriter(body.length + 64).value(parseJsonBytes(body) as Value).finish()
-  return stringifyJsonBytes(new MsgpackCursor(body).readValue() as never)
+  return stringifyJsonBytes(new MsgpackCursor(body).readValue())
 }

@@ -1,0 +1,288 @@
+/** One deployment for one scenario: processes with a discovery folder of their own, all ended with it. */
+import { spawn, type ChildProcess } from 'node:child_process'
+import { createWriteStream, existsSync, mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs'
+import { createServer, type AddressInfo } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { createInterface } from 'node:readline'
+import { setTimeout as delay } from 'node:timers/promises'
+import { parse, isSafeNumber } from 'lossless-json'
+import { repoRoot } from '../test/repo-root.ts'
+import type { DynamoInstallation } from './dynamo-venv.ts'
+
+/** JSON without loss: integers beyond 2^53 are bigints. */
+export const parseLossless = (text: string): unknown =>
+  parse(text, undefined, (number) => (/^-?\d+$/.test(number) && !isSafeNumber(number) ? BigInt(number) : Number(number)))
+
+/** JSON with bare integers for bigints. */
+export const stringifyLossless = (value: unknown): string =>
+  JSON.stringify(value, (_key, item: unknown) => (typeof item === 'bigint' ? `\u0000${item}\u0000` : item)).replace(/"\\u0000(\d+)\\u0000"/g, '$1')
+
+export interface Managed {
+  readonly label: string
+  readonly child: ChildProcess
+  readonly exited: Promise<number | null>
+  log(): string
+}
+
+export async function freePort(): Promise<number> {
+  const server = createServer()
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  const { port } = server.address() as AddressInfo
+  await new Promise<void>((resolve) => server.close(() => resolve()))
+  return port
+}
+
+/** Waits until `check` gives something other than undefined, null or false. */
+export async function until<Value>(what: string, check: () => Value | Promise<Value>, timeoutMs = 30_000): Promise<Exclude<Value, undefined | null | false>> {
+  const end = Date.now() + timeoutMs
+  for (;;) {
+    const value = await check()
+    if (value !== undefined && value !== null && value !== false) return value as Exclude<Value, undefined | null | false>
+    if (Date.now() > end) throw new Error(`not within ${timeoutMs / 1000} s: ${what}`)
+    await delay(50)
+  }
+}
+
+export class Deployment {
+  readonly folder = mkdtempSync(join(tmpdir(), 'warmpath-interop-'))
+  readonly env: NodeJS.ProcessEnv
+  readonly dynamo: DynamoInstallation
+  readonly #processes: Managed[] = []
+  #drivers: Driver[] = []
+
+  constructor(dynamo: DynamoInstallation, env: NodeJS.ProcessEnv = {}) {
+    this.dynamo = dynamo
+    this.env = {
+      ...process.env, DYN_DISCOVERY_BACKEND: 'file', DYN_FILE_KV: join(this.folder, 'kv'), DYN_REQUEST_PLANE: 'tcp', DYN_EVENT_PLANE: 'zmq',
+      DYN_LOG: 'info', DYN_LOGGING_DISABLE_ANSI_COLORS: '1', PYTHONUNBUFFERED: '1', HF_HUB_OFFLINE: '1', ...env,
+    }
+  }
+
+  spawn(label: string, command: string, args: readonly (string | number)[], env: NodeJS.ProcessEnv = {}): Managed {
+    const path = join(this.folder, `${label}.log`)
+    const child = spawn(command, args.map(String), { env: { ...this.env, ...env }, stdio: ['ignore', 'pipe', 'pipe'], detached: true })
+    const file = createWriteStream(path)
+    child.stdout?.pipe(file, { end: false })
+    child.stderr?.pipe(file, { end: false })
+    const exited = new Promise<number | null>((resolve) => child.once('exit', (code) => resolve(code)))
+    child.once('error', (error) => file.write(`${error.message}\n`))
+    const managed: Managed = { label, child, exited, log: () => (existsSync(path) ? readFileSync(path, 'utf8') : '') }
+    this.#processes.push(managed)
+    return managed
+  }
+
+  module(label: string, module: string, args: readonly (string | number)[], env: NodeJS.ProcessEnv = {}): Managed {
+    return this.spawn(label, this.dynamo.python, ['-m', module, ...args], env)
+  }
+
+  mocker(label: string, args: readonly (string | number)[] = [], env: NodeJS.ProcessEnv = {}): Managed {
+    return this.module(label, 'dynamo.mocker', ['--model-path', this.dynamo.modelPath, '--model-name', 'tiny', '--block-size', 16, '--speedup-ratio', 10, ...args], env)
+  }
+
+  /** Our command line, as it is installed. */
+  warmpath(label: string, args: readonly (string | number)[], env: NodeJS.ProcessEnv = {}): Managed {
+    return this.spawn(label, process.execPath, [join(repoRoot, 'dist', 'cli', 'main.js'), ...args], env)
+  }
+
+  /** Our router, registered. */
+  async router(args: readonly (string | number)[], options: { label?: string; namespace?: string; component?: string; env?: NodeJS.ProcessEnv } = {}): Promise<Managed> {
+    const component = options.component ?? 'router'
+    const router = this.warmpath(options.label ?? 'router', ['router', ...args, ...(component === 'router' ? [] : ['--component', component])], options.env)
+    await this.registered(`${options.namespace ?? 'dynamo'}/${component}/generate`, 1, router)
+    return router
+  }
+
+  async realRouter(args: readonly (string | number)[], label = 'real-router'): Promise<Managed> {
+    const router = this.module(label, 'dynamo.router', args)
+    await until(`${label} registers`, () => this.#alive(router) && router.log().includes("Registered endpoint"), 60_000)
+    return router
+  }
+
+  /** A scripted worker with a card; resolves with its id when it is ready. */
+  async worker(label: string, args: readonly (string | number)[] = [], env: NodeJS.ProcessEnv = {}): Promise<{ process: Managed; id: bigint; events: () => WorkerEvent[] }> {
+    const path = join(this.folder, `${label}.jsonl`)
+    const worker = this.spawn(label, this.dynamo.python, [
+      join(repoRoot, 'interop', 'python', 'scripted_worker.py'), '--label', label, '--log', path, '--model-path', this.dynamo.modelPath, ...args,
+    ], env)
+    const events = (): WorkerEvent[] => (existsSync(path) ? readFileSync(path, 'utf8').split('\n').filter(Boolean).map((line) => parseLossless(line) as WorkerEvent) : [])
+    const ready = await until(`${label} is ready`, () => this.#alive(worker) && events().find((event) => event.ev === 'ready'), 60_000)
+    return { process: worker, id: BigInt(ready['instance_id'] as bigint | number), events }
+  }
+
+  async driver(env: NodeJS.ProcessEnv = {}): Promise<Driver> {
+    const driver = await Driver.start(this.dynamo.python, { ...this.env, ...env })
+    this.#drivers.push(driver)
+    return driver
+  }
+
+  #alive(managed: Managed): boolean {
+    if (managed.child.exitCode !== null) throw new Error(`${managed.label} ended with ${managed.child.exitCode}: ${managed.log().slice(-1500)}`)
+    return true
+  }
+
+  /** Records of a bucket whose key begins with `prefix`. */
+  records(bucket: 'instances' | 'mdc' | 'event_sources', prefix: string): { key: string; value: Record<string, unknown> }[] {
+    const folder = join(this.folder, 'kv', 'v1', bucket)
+    if (!existsSync(folder)) return []
+    return readdirSync(folder).filter((name) => !name.startsWith('.tmp_')).flatMap((name) => {
+      const key = decodeURIComponent(name)
+      if (!key.startsWith(prefix)) return []
+      try {
+        return [{ key, value: parseLossless(readFileSync(join(folder, name), 'utf8')) as Record<string, unknown> }]
+      } catch {
+        return []
+      }
+    })
+  }
+
+  /** Waits for `count` records of an endpoint; gives their instance ids, sorted. */
+  async registered(prefix: string, count: number, managed?: Managed, bucket: 'instances' | 'mdc' = 'instances'): Promise<bigint[]> {
+    const found = await until(`${count} of ${prefix} in ${bucket}`, () => {
+      if (managed !== undefined) this.#alive(managed)
+      const records = this.records(bucket, prefix)
+      return records.length >= count && records
+    }, 90_000)
+    return found.map(({ value }) => BigInt(value['instance_id'] as bigint | number)).sort((left, right) => (left < right ? -1 : 1))
+  }
+
+  signal(managed: Managed, signal: NodeJS.Signals): void {
+    if (managed.child.pid === undefined) return
+    try {
+      process.kill(-managed.child.pid, signal)
+    } catch {
+      // Already gone.
+    }
+  }
+
+  async stop(managed: Managed, signal: NodeJS.Signals = 'SIGTERM', timeoutMs = 15_000): Promise<number | null> {
+    this.signal(managed, signal)
+    const code = await Promise.race([managed.exited, delay(timeoutMs, undefined)])
+    if (code === undefined) {
+      this.signal(managed, 'SIGKILL')
+      throw new Error(`${managed.label} did not end within ${timeoutMs / 1000} s of ${signal}`)
+    }
+    return code
+  }
+
+  /** Ends everything; `keep` leaves the folder with the logs. */
+  async close(keep: boolean): Promise<void> {
+    for (const driver of this.#drivers) driver.close()
+    for (const managed of this.#processes) {
+      if (managed.child.exitCode === null && managed.child.signalCode === null) {
+        this.signal(managed, 'SIGCONT')
+        this.signal(managed, 'SIGKILL')
+      }
+    }
+    await Promise.all(this.#processes.map((managed) => managed.exited))
+    if (!keep) rmSync(this.folder, { recursive: true, force: true })
+  }
+}
+
+export type WorkerEvent = { readonly ev: string } & Readonly<Record<string, unknown>>
+
+export interface CallOptions {
+  readonly contextId?: string
+  readonly metadata?: Readonly<Record<string, string>>
+  readonly instance?: bigint
+  readonly cancelAfter?: number
+  readonly dropAfter?: number
+  readonly timeoutSeconds?: number
+  readonly quiet?: boolean
+  readonly onOutput?: (output: unknown) => void
+}
+
+export interface CallResult {
+  readonly outputs: readonly unknown[]
+  readonly outputCount: number
+  readonly error: { readonly type: string; readonly message: string } | null
+  readonly elapsedSeconds: number
+}
+
+/** A real Dynamo client in a Python process of its own. */
+export class Driver {
+  readonly #child: ChildProcess
+  readonly #open = new Map<number, { outputs: unknown[]; onOutput: ((output: unknown) => void) | undefined; resolve: (result: Record<string, unknown>) => void; reject: (error: Error) => void }>()
+  #next = 0
+
+  private constructor(child: ChildProcess) {
+    this.#child = child
+  }
+
+  static async start(python: string, env: NodeJS.ProcessEnv): Promise<Driver> {
+    const child = spawn(python, [join(repoRoot, 'interop', 'python', 'driver.py')], { env: { ...env, DYN_LOG: 'error' }, stdio: ['pipe', 'pipe', 'inherit'] })
+    const driver = new Driver(child)
+    const ready = new Promise<void>((resolve, reject) => {
+      child.once('exit', (code) => { reject(new Error(`the driver ended with ${code}`)); driver.#failAll(code) })
+      createInterface({ input: child.stdout as NodeJS.ReadableStream }).on('line', (line) => driver.#line(line, resolve))
+    })
+    await ready
+    return driver
+  }
+
+  #line(line: string, ready: () => void): void {
+    if (!line.startsWith('{')) return
+    const document = parseLossless(line) as { n?: number; event: string; output?: unknown } & Record<string, unknown>
+    if (document.event === 'ready') {
+      ready()
+      return
+    }
+    const call = document.n === undefined ? undefined : this.#open.get(document.n)
+    if (call === undefined) return
+    if (document.event === 'output') {
+      call.outputs.push(document.output)
+      call.onOutput?.(document.output)
+      return
+    }
+    this.#open.delete(document.n as number)
+    call.resolve(document)
+  }
+
+  #failAll(code: number | null): void {
+    for (const call of this.#open.values()) call.reject(new Error(`the driver ended with ${code}`))
+    this.#open.clear()
+  }
+
+  #send(document: Record<string, unknown>, onOutput?: (output: unknown) => void): Promise<{ outputs: unknown[]; end: Record<string, unknown> }> {
+    this.#next += 1
+    const n = this.#next
+    const outputs: unknown[] = []
+    return new Promise((resolve, reject) => {
+      this.#open.set(n, { outputs, onOutput, resolve: (end) => resolve({ outputs, end }), reject })
+      this.#child.stdin?.write(`${stringifyLossless({ ...document, n })}\n`)
+    })
+  }
+
+  async call(endpoint: string, payload: unknown, options: CallOptions = {}): Promise<CallResult> {
+    const { outputs, end } = await this.#send({
+      op: 'call', endpoint, payload,
+      ...(options.contextId === undefined ? {} : { context_id: options.contextId }),
+      ...(options.metadata === undefined ? {} : { metadata: options.metadata }),
+      ...(options.instance === undefined ? {} : { instance: options.instance }),
+      ...(options.cancelAfter === undefined ? {} : { cancel_after: options.cancelAfter }),
+      ...(options.dropAfter === undefined ? {} : { drop_after: options.dropAfter }),
+      ...(options.timeoutSeconds === undefined ? {} : { timeout: options.timeoutSeconds }),
+      ...(options.quiet === true ? { quiet: true } : {}),
+    }, options.onOutput)
+    return {
+      outputs, outputCount: end['outputs'] as number, error: (end['error'] as CallResult['error'] | undefined) ?? null,
+      elapsedSeconds: end['elapsed'] as number,
+    }
+  }
+
+  async instances(endpoint: string): Promise<bigint[]> {
+    const { end } = await this.#send({ op: 'instances', endpoint })
+    return (end['instances'] as (number | bigint)[]).map(BigInt)
+  }
+
+  close(): void {
+    this.#child.removeAllListeners('exit')
+    this.#child.kill('SIGKILL')
+  }
+}
+
+/** A request as Dynamo's clients send it. */
+export const generateRequest = (tokens: readonly number[], more: Readonly<Record<string, unknown>> = {}): Record<string, unknown> => ({
+  model: 'tiny', token_ids: tokens, stop_conditions: { max_tokens: 4, ignore_eos: true }, sampling_options: {}, output_options: {},
+  eos_token_ids: [], annotations: [], ...more,
+})
