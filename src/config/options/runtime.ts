@@ -1,0 +1,145 @@
+/** Settings of the Dynamo runtime that a process takes from its environment (or from the `--config` file), without flags. */
+import { booleanOption, integerOption, maybeInteger, maybePath, maybeText, numberOption, textOption } from '../option.ts'
+
+const env = (name: string, ...names: string[]) => ({ name, isFlag: false as const, env: names })
+const planes = 'Planes and discovery'
+const etcd = 'etcd'
+const tcp = 'TCP'
+const system = 'Health, metrics and log'
+const life = 'Start and end'
+const later = { why: 'it comes with a later version' }
+
+export const namespaceOptions = {
+  namespace: maybeText({
+    ...env('namespace', 'DYN_NAMESPACE'), section: 'Target', defaultText: 'that of --endpoint',
+    help: 'Namespace to serve in; the workers are looked for in it too.',
+  }),
+  namespaceWorkerSuffix: maybeText({
+    ...env('namespace-worker-suffix', 'DYN_NAMESPACE_WORKER_SUFFIX'), section: 'Target',
+    help: 'The workers are looked for in the namespace `<namespace>-<suffix>`.',
+  }),
+}
+
+export const logOptions = {
+  log: textOption('info', {
+    ...env('log', 'DYN_LOG'), section: system, help: 'Log level: error, warn, info, debug or trace; `target=level` lists are taken too.',
+  }),
+  logJson: booleanOption(false, { ...env('log-json', 'DYN_LOGGING_JSONL'), section: system, help: 'Write the log as JSON lines.' }),
+}
+
+export const systemOptions = {
+  systemPort: integerOption(-1, {
+    ...env('system-port', 'DYN_SYSTEM_PORT'), minimum: -1, maximum: 65535, section: system, defaultText: '-1, off',
+    help: 'Port of /health, /live and /metrics; 0 takes a free one, -1 is off.',
+  }),
+  systemHost: textOption('0.0.0.0', { ...env('system-host', 'DYN_SYSTEM_HOST'), section: system, help: 'Address that this port binds.' }),
+  systemHealthPath: textOption('/health', { ...env('system-health-path', 'DYN_SYSTEM_HEALTH_PATH'), section: system, help: 'Path of the readiness answer.' }),
+  systemLivePath: textOption('/live', { ...env('system-live-path', 'DYN_SYSTEM_LIVE_PATH'), section: system, help: 'Path of the liveness answer.' }),
+  startingHealthStatus: maybeText({
+    ...env('system-starting-health-status', 'DYN_SYSTEM_STARTING_HEALTH_STATUS'), section: system,
+    noEffect: '/health answers ready as soon as requests are served, and not before', help: 'Accepted for compatibility.',
+  }),
+  useEndpointHealthStatus: maybeText({
+    ...env('system-use-endpoint-health-status', 'DYN_SYSTEM_USE_ENDPOINT_HEALTH_STATUS'), section: system,
+    noEffect: '/health answers ready as soon as requests are served, and not before', help: 'Accepted for compatibility.',
+  }),
+}
+
+export const runtimeOptions = {
+  discoveryBackend: textOption('etcd', {
+    ...env('discovery-backend', 'DYN_DISCOVERY_BACKEND'), choices: ['etcd', 'file', 'mem', 'kubernetes'], choiceAliases: { memory: 'mem' },
+    section: planes, help: 'Where processes find each other.',
+    unavailable: { ...later, mend: 'use etcd, file or mem', refuses: (value) => value === 'kubernetes' },
+  }),
+  fileKv: maybePath({ ...env('file-kv', 'DYN_FILE_KV'), section: planes, defaultText: '`dynamo_store_kv` in the temporary folder', help: 'Folder of file discovery.' }),
+  requestPlane: textOption('tcp', {
+    ...env('request-plane', 'DYN_REQUEST_PLANE'), choices: ['tcp', 'nats'], section: planes, help: 'How requests travel.',
+    unavailable: { ...later, mend: 'set it to tcp in every process of the deployment' },
+  }),
+  requestPlaneCodec: textOption('msgpack', {
+    ...env('request-plane-codec', 'DYN_REQUEST_PLANE_CODEC'), choices: ['msgpack', 'json'], section: planes, help: 'Codec that endpoints served here announce.',
+  }),
+  responsePlane: textOption('tcp', {
+    ...env('response-plane', 'DYN_RESPONSE_PLANE'), choices: ['tcp', 'quic'], section: planes, help: 'How responses travel.',
+    unavailable: { ...later, mend: 'set it to tcp in every process of the deployment' },
+  }),
+  eventPlane: textOption('zmq', {
+    ...env('event-plane', 'DYN_EVENT_PLANE'), choices: ['zmq', 'nats'], section: planes, help: 'How events travel.',
+    unavailable: { ...later, mend: 'set it to zmq in every process of the deployment' },
+  }),
+  eventPlaneHost: maybeText({ ...env('event-plane-host', 'DYN_EVENT_PLANE_HOST'), section: planes, defaultText: 'found', help: 'Address that event publishers here announce.' }),
+  zmqBrokerUrl: maybeText({
+    ...env('zmq-broker-url', 'DYN_ZMQ_BROKER_URL'), section: planes, help: 'Broker between event publishers and subscribers.',
+    unavailable: { why: 'subscribers connect to publishers directly', mend: 'unset it in every process of the deployment' },
+  }),
+  zmqBrokerEnabled: booleanOption(false, {
+    ...env('zmq-broker-enabled', 'DYN_ZMQ_BROKER_ENABLED'), section: planes, help: 'Use a broker between event publishers and subscribers.',
+    unavailable: { why: 'subscribers connect to publishers directly', mend: 'unset it in every process of the deployment' },
+  }),
+  zmqSubscriberCapacity: integerOption(100_000, {
+    ...env('zmq-event-subscriber-channel-capacity', 'DYN_ZMQ_EVENT_SUBSCRIBER_CHANNEL_CAPACITY'), minimum: 1, maximum: 10_000_000,
+    unit: 'messages', section: planes, help: 'Most event messages that wait to be applied; more are dropped, counted and recovered from the worker.',
+  }),
+  etcdEndpoints: textOption('http://localhost:2379', { ...env('etcd-endpoints', 'ETCD_ENDPOINTS'), section: etcd, help: 'Addresses of etcd, separated by commas.' }),
+  etcdLeaseTtlSeconds: integerOption(30, { ...env('etcd-lease-ttl', 'ETCD_LEASE_TTL'), minimum: 1, unit: 'seconds', section: etcd, help: 'How long the records of a dead process stay.' }),
+  etcdStartupTimeoutSeconds: numberOption(120, {
+    ...env('etcd-startup-connect-timeout', 'ETCD_STARTUP_CONNECT_TIMEOUT_SECONDS'), minimum: 0, unit: 'seconds', section: etcd, help: 'How long the start waits for etcd.',
+  }),
+  etcdKeepaliveIntervalSeconds: numberOption(15, { ...env('etcd-keepalive-interval', 'ETCD_KEEPALIVE_INTERVAL_SECONDS'), minimum: 0, unit: 'seconds', section: etcd, help: 'Silence after which the connection is probed; 0 = never.' }),
+  etcdKeepaliveTimeoutSeconds: numberOption(10, { ...env('etcd-keepalive-timeout', 'ETCD_KEEPALIVE_TIMEOUT_SECONDS'), minimum: 0, unit: 'seconds', section: etcd, help: 'How long a probe may go unanswered.' }),
+  etcdUsername: maybeText({ ...env('etcd-auth-username', 'ETCD_AUTH_USERNAME'), section: etcd, help: 'User name.' }),
+  etcdPassword: maybeText({ ...env('etcd-auth-password', 'ETCD_AUTH_PASSWORD'), isSecret: true, section: etcd, help: 'Password.' }),
+  etcdCa: maybeText({ ...env('etcd-auth-ca', 'ETCD_AUTH_CA'), section: etcd, help: 'Certificate of the authority, as PEM text or a path.' }),
+  etcdClientCert: maybeText({ ...env('etcd-auth-client-cert', 'ETCD_AUTH_CLIENT_CERT'), section: etcd, help: 'Client certificate, as PEM text or a path.' }),
+  etcdClientKey: maybeText({ ...env('etcd-auth-client-key', 'ETCD_AUTH_CLIENT_KEY'), isSecret: true, section: etcd, help: 'Client key, as PEM text or a path.' }),
+  tcpRpcHost: maybeText({ ...env('tcp-rpc-host', 'DYN_TCP_RPC_HOST'), section: tcp, defaultText: 'found', help: 'Address that endpoints here bind and announce.' }),
+  tcpRpcPort: integerOption(0, { ...env('tcp-rpc-port', 'DYN_TCP_RPC_PORT'), minimum: 0, maximum: 65535, section: tcp, help: 'Port of it; 0 takes a free one.' }),
+  tcpResponseStreamHost: maybeText({ ...env('tcp-response-stream-host', 'DYN_TCP_RESPONSE_STREAM_HOST'), section: tcp, defaultText: 'found', help: 'Address that workers call back.' }),
+  tcpResponseStreamPort: integerOption(0, { ...env('tcp-response-stream-port', 'DYN_TCP_RESPONSE_STREAM_PORT'), minimum: 0, maximum: 65535, section: tcp, help: 'Port of it; 0 takes a free one.' }),
+  tcpListenBacklog: integerOption(4096, { ...env('tcp-listen-backlog', 'DYN_TCP_LISTEN_BACKLOG'), minimum: 1, maximum: 65535, section: tcp, help: 'Connections that may wait to be accepted.' }),
+  tcpRequestTimeoutSeconds: numberOption(5, { ...env('tcp-request-timeout', 'DYN_TCP_REQUEST_TIMEOUT'), minimum: 0.001, unit: 'seconds', section: tcp, help: 'How long a worker may take to acknowledge a request.' }),
+  tcpConnectTimeoutSeconds: numberOption(5, { ...env('tcp-connect-timeout', 'DYN_TCP_CONNECT_TIMEOUT'), minimum: 0.001, unit: 'seconds', section: tcp, help: 'How long connecting may take.' }),
+  tcpPoolSize: integerOption(100, { ...env('tcp-pool-size', 'DYN_TCP_POOL_SIZE'), minimum: 1, maximum: 65535, section: tcp, help: 'Most request connections to one worker.' }),
+  tcpHostIdleTtlSeconds: numberOption(300, { ...env('tcp-host-idle-ttl', 'DYN_TCP_HOST_IDLE_TTL_SECS'), minimum: 0, unit: 'seconds', section: tcp, help: 'How long unused connections are kept.' }),
+  tcpMaxMessageSize: integerOption(33_554_432, { ...env('tcp-max-message-size', 'DYN_TCP_MAX_MESSAGE_SIZE'), minimum: 1024, maximum: 1_073_741_824, unit: 'bytes', section: tcp, help: 'Largest message that is taken.' }),
+  engineRequestLimit: maybeInteger({ ...env('engine-request-limit', 'DYN_ENGINE_REQUEST_LIMIT'), minimum: 1, isNullable: true, section: tcp, defaultText: 'none',
+    unavailable: { ...later, mend: 'unset it' }, help: 'Most requests that an endpoint here serves at once.' }),
+  tcpTls: maybeText({
+    ...env('tcp-tls', 'DYN_TCP_TLS_CERT_PATH', 'DYN_TCP_TLS_KEY_PATH', 'DYN_TCP_TLS_CA_CERT_PATH', 'DYN_TCP_TLS_CLIENT_CA_CERT_PATH',
+      'DYN_TCP_TLS_CLIENT_CERT_PATH', 'DYN_TCP_TLS_CLIENT_KEY_PATH', 'DYN_TCP_TLS_INSECURE', 'DYN_TCP_TLS_SERVER_NAME'),
+    section: tcp, help: 'TLS on request and response connections.',
+    unavailable: { why: 'connections are plain TCP, and plaintext must not pass for TLS', mend: 'unset it in every process of the deployment',
+      refuses: (value) => value !== null && !['0', 'false', 'off', 'no'].includes(value.toLowerCase()) },
+  }),
+  inhibitedSeconds: numberOption(5, {
+    ...env('runtime-inhibited-duration', 'DYN_RUNTIME_INHIBITED_DURATION_SECS'), minimum: 0, unit: 'seconds', section: 'When workers fail',
+    help: 'How long a worker that failed gets no new requests; 0 = not at all.',
+  }),
+  shutdownTimeoutSeconds: numberOption(900, {
+    ...env('runtime-graceful-shutdown-timeout', 'DYN_RUNTIME_GRACEFUL_SHUTDOWN_TIMEOUT_SECS'), minimum: 0, unit: 'seconds', section: life,
+    help: 'How long open streams may take to finish after SIGTERM.',
+  }),
+  shutdownGraceSeconds: numberOption(5, {
+    ...env('graceful-shutdown-grace-period', 'DYN_GRACEFUL_SHUTDOWN_GRACE_PERIOD_SECS'), minimum: 0, unit: 'seconds', section: life,
+    help: 'How long callers get to notice that the record is gone before new requests are refused.',
+  }),
+}
+
+export const routerRuntimeOptions = {
+  minInitialWorkers: integerOption(0, {
+    ...env('router-min-initial-workers', 'DYN_ROUTER_MIN_INITIAL_WORKERS'), minimum: 0, unit: 'workers', section: life,
+    help: 'The router registers itself when this many workers are there.',
+  }),
+  activeRequestExpirySeconds: numberOption(300, {
+    ...env('router-active-request-expiry', 'DYN_ROUTER_ACTIVE_REQUEST_EXPIRY_SECS'), minimum: 0.001, unit: 'seconds', section: 'What is tracked',
+    help: 'A running request without a sign of life for this long no longer counts as load.',
+  }),
+  overlapRefreshSeconds: maybeText({
+    ...env('router-overlap-refresh-after', 'DYN_ROUTER_OVERLAP_REFRESH_AFTER_SECS'), section: 'What is tracked',
+    noEffect: 'requests are routed at once and never wait in a queue', help: 'Accepted for compatibility.',
+  }),
+  zmqEndpointsPerSubscriber: maybeText({
+    ...env('router-zmq-endpoints-per-sub', 'DYN_ROUTER_ZMQ_ENDPOINTS_PER_SUB'), section: planes,
+    noEffect: 'every publisher has a socket of its own', help: 'Accepted for compatibility.',
+  }),
+}

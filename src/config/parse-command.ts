@@ -1,0 +1,135 @@
+/**
+ * From command line, environment and files to the typed, checked and frozen values of one command.
+ *
+ * Flag over environment over `--config` file over default; `--load-aware` and the `router:` mapping of a policy file come on top, as in Dynamo.
+ */
+import { splitArguments } from './arguments.ts'
+import { flagSpellings } from './option.ts'
+import { placeOf } from './draft.ts'
+import type { Draft, Environment, ReadFile, SourceKind, ValueSource } from './draft.ts'
+import type { Option, OptionTable } from './option.ts'
+import { applyRouterRules } from './router-rules.ts'
+import type { CommandName, CommandValues } from './table.ts'
+import { tables } from './table.ts'
+import { UsageError } from './usage-error.ts'
+import { valueFromText, valueFromYaml } from './value.ts'
+import { readConfigFile } from './yaml-files.ts'
+
+export type { Environment, ReadFile, SourceKind, ValueSource }
+
+export interface ParsedConfig<Command extends CommandName = CommandName> {
+  readonly kind: 'config'
+  readonly command: Command
+  readonly values: CommandValues<Command>
+  readonly sources: Readonly<Record<string, ValueSource>>
+  /** One line each, to be logged as warnings when the log stands. */
+  readonly warnings: readonly string[]
+  /** The 32 bytes of `--router-tracking-key-file`, or null. Never printed. */
+  readonly trackingKey: Uint8Array | null
+}
+
+export type ParsedCommand<Command extends CommandName = CommandName> = ParsedConfig<Command> | { readonly kind: 'help' } | { readonly kind: 'version' }
+
+/** Errors: `UsageError` with one line. Reads files only when an option names one. `needsTarget: false` lets `--endpoint` be left out. */
+export async function parseCommand<Command extends CommandName>(
+  command: Command, argv: readonly string[], env: Environment, readFile: ReadFile, { needsTarget = true }: { readonly needsTarget?: boolean } = {},
+): Promise<ParsedCommand<Command>> {
+  const table: OptionTable = tables[command]
+  const split = splitArguments(command, argv, flagSpellings(table))
+  if (split.wantsHelp) return { kind: 'help' }
+  if (split.wantsVersion) return { kind: 'version' }
+
+  const draft: Draft = { table, values: {}, sources: {}, warnings: [] }
+  for (const [key, option] of Object.entries(table)) {
+    draft.values[key] = option.default
+    draft.sources[key] = { kind: 'default', name: null }
+  }
+  const warned = new Set<string>()
+  readFlags(draft, split.given, warned)
+  readEnvironment(draft, env, warned)
+  const configPath = draft.values['config']
+  if (typeof configPath === 'string') await mergeConfigFile(draft, configPath, readFile)
+  const trackingKey = command === 'router' ? await applyRouterRules(draft, readFile, needsTarget) : null
+  refuseUnavailable(draft)
+  noteReplacedAndIdle(draft)
+  return deepFreeze({
+    kind: 'config', command, values: draft.values as CommandValues<Command>, sources: draft.sources, warnings: draft.warnings, trackingKey,
+  })
+}
+
+function readFlags(draft: Draft, given: ReturnType<typeof splitArguments>['given'], warned: Set<string>): void {
+  for (const { flag, text } of given) {
+    draft.values[flag.key] = text === null ? flag.switchValue : valueFromText(flag.option, text, flag.spelling)
+    draft.sources[flag.key] = { kind: 'flag', name: flag.spelling }
+    if (flag.isOlder && flag.option.replacement === null && !warned.has(flag.key)) {
+      warned.add(flag.key)
+      const no = flag.switchValue === false ? 'no-' : ''
+      draft.warnings.push(`${flag.spelling} is an older name; use --${no}${flag.option.name}`)
+    }
+  }
+}
+
+function readEnvironment(draft: Draft, env: Environment, warned: Set<string>): void {
+  for (const [key, option] of Object.entries(draft.table)) {
+    if (draft.sources[key]?.kind === 'flag') continue
+    const name = [...option.env, ...option.olderEnv].find((candidate) => isSet(option, env[candidate]))
+    if (name === undefined) continue
+    draft.values[key] = valueFromText(option, env[name] ?? '', name)
+    draft.sources[key] = { kind: 'env', name }
+    if (option.olderEnv.includes(name) && !warned.has(name)) {
+      warned.add(name)
+      draft.warnings.push(`${name} is an older name; use ${option.env[0] ?? ''}`)
+    }
+  }
+}
+
+/** An empty variable sets nothing, but for switches, where it means off. */
+function isSet(option: Option, text: string | undefined): boolean {
+  return text !== undefined && (text.trim() !== '' || option.type === 'boolean')
+}
+
+async function mergeConfigFile(draft: Draft, path: string, readFile: ReadFile): Promise<void> {
+  const entries = await readConfigFile(path, draft.table, readFile)
+  for (const { key, name, raw } of entries) {
+    const option = draft.table[key]
+    if (option === undefined) continue
+    const value = valueFromYaml(option, raw, `${path}: ${name}`)
+    if (draft.sources[key]?.kind !== 'default') continue
+    draft.values[key] = value
+    draft.sources[key] = { kind: 'file', name: path }
+  }
+}
+
+const given = (draft: Draft, key: string): boolean => {
+  const kind = draft.sources[key]?.kind
+  return kind === 'flag' || kind === 'env' || kind === 'file' || kind === 'policy-config'
+}
+
+function refuseUnavailable(draft: Draft): void {
+  for (const [key, option] of Object.entries(draft.table)) {
+    if (option.unavailable === null || !given(draft, key)) continue
+    const value = draft.values[key] ?? null
+    const isRefused = option.unavailable.refuses?.(value) ?? value !== option.default
+    if (isRefused) {
+      const choice = option.choices === null ? '' : ` ${String(value)}`
+      throw new UsageError(`${placeOf(draft, key)}${choice}: not available in this version (${option.unavailable.why}; ${option.unavailable.mend})`)
+    }
+  }
+}
+
+function noteReplacedAndIdle(draft: Draft): void {
+  for (const [key, option] of Object.entries(draft.table)) {
+    if (!given(draft, key)) continue
+    // A switch that is off asks for nothing, so there is nothing to say.
+    const isOff = option.type === 'boolean' && draft.values[key] === false
+    if (option.noEffect !== null && !isOff) draft.warnings.push(`${placeOf(draft, key)} has no effect: ${option.noEffect}`)
+    if (option.replacement !== null) draft.warnings.push(`${placeOf(draft, key)} is an older option; use ${option.replacement}`)
+  }
+}
+
+/** Freezes plain objects and arrays all the way down; typed arrays cannot be frozen and are left. */
+function deepFreeze<T>(value: T): T {
+  if (typeof value !== 'object' || value === null || ArrayBuffer.isView(value) || Object.isFrozen(value)) return value
+  for (const member of Object.values(value)) deepFreeze(member)
+  return Object.freeze(value)
+}

@@ -1,0 +1,110 @@
+/** What holds between the router's options: presets, older options that map to others, the policy file, the tracking key. */
+import { placeOf } from './draft.ts'
+import type { Draft, ReadFile } from './draft.ts'
+import { UsageError, shown } from './usage-error.ts'
+import { valueFromYaml } from './value.ts'
+import { readBytes, readPolicyFile } from './yaml-files.ts'
+import type { OptionValue } from './option.ts'
+
+/** What `--load-aware` stands for. Source: router-algorithm 15. */
+const loadAwarePreset: Readonly<Record<string, OptionValue>> = {
+  overlapScoreCredit: 0, useKvEvents: false, trackActiveBlocks: true, assumeKvReuse: false, trackPrefillTokens: true,
+  useRemoteIndexer: false, serveIndexer: false, sharedCacheMultiplier: 0, sharedCacheType: 'none', predictedTtlSeconds: null,
+}
+
+/** Applies the rules in Dynamo's order. Gives the tracking key, if one is asked for. Errors: `UsageError`. */
+export async function applyRouterRules(draft: Draft, readFile: ReadFile, needsTarget: boolean): Promise<Uint8Array | null> {
+  if (draft.values['loadAware'] === true) applyLoadAware(draft)
+  const policyPath = draft.values['policyConfig']
+  if (typeof policyPath === 'string') await applyPolicyFile(draft, policyPath, readFile)
+  applyOverlapWeight(draft)
+  if (needsTarget && draft.values['endpoint'] === null) {
+    throw new UsageError('--endpoint is missing; give the workers as namespace.component.endpoint, or set DYN_ROUTER_ENDPOINT')
+  }
+  checkTogether(draft)
+  return readTrackingKey(draft, readFile)
+}
+
+const isExplicit = (draft: Draft, key: string): boolean => draft.sources[key]?.kind !== 'default'
+
+function applyLoadAware(draft: Draft): void {
+  const overridden: string[] = []
+  for (const [key, value] of Object.entries(loadAwarePreset)) {
+    if (isExplicit(draft, key) && draft.values[key] !== value) overridden.push(placeOf(draft, key))
+    draft.values[key] = value
+    draft.sources[key] = { kind: 'preset', name: placeOf(draft, 'loadAware') }
+  }
+  if (overridden.length > 0) draft.warnings.push(`${placeOf(draft, 'loadAware')} overrides ${overridden.join(', ')}`)
+}
+
+async function applyPolicyFile(draft: Draft, path: string, readFile: ReadFile): Promise<void> {
+  const overridden: string[] = []
+  for (const { key, name, raw } of await readPolicyFile(path, draft.table, readFile)) {
+    const option = draft.table[key]
+    if (option === undefined) continue
+    const value = valueFromYaml(option, raw, `${path}: router.${name}`)
+    if (isExplicit(draft, key) && draft.values[key] !== value) overridden.push(`${placeOf(draft, key)} (${shown(draft.values[key])} -> ${shown(value)})`)
+    draft.values[key] = value
+    draft.sources[key] = { kind: 'policy-config', name: path }
+  }
+  if (overridden.length > 0) draft.warnings.push(`${path}: its router: mapping overrides ${overridden.join(', ')}`)
+}
+
+/** Cost of the first releases: weight * prompt work + decode blocks. Source: compat 7.2. */
+function applyOverlapWeight(draft: Draft): void {
+  const weight = draft.values['overlapScoreWeight']
+  if (typeof weight !== 'number') return
+  const place = placeOf(draft, 'overlapScoreWeight')
+  const overridden: string[] = []
+  const set = (key: string, value: number): void => {
+    if (isExplicit(draft, key) && draft.values[key] !== value) overridden.push(placeOf(draft, key))
+    draft.values[key] = value
+    draft.sources[key] = { kind: 'derived', name: place }
+  }
+  set('prefillLoadScale', weight)
+  if (weight === 0) set('overlapScoreCredit', 0)
+  if (overridden.length > 0) draft.warnings.push(`${place} overrides ${overridden.join(', ')}`)
+}
+
+function checkTogether(draft: Draft): void {
+  const { values } = draft
+  if (values['serveIndexer'] === true && values['useRemoteIndexer'] === true) {
+    throw new UsageError(`${placeOf(draft, 'serveIndexer')} and ${placeOf(draft, 'useRemoteIndexer')} exclude each other; keep one`)
+  }
+  if (values['trackOutputBlocks'] === true && values['trackActiveBlocks'] === false) {
+    throw new UsageError(`${placeOf(draft, 'trackOutputBlocks')} needs --router-track-active-blocks, which ${placeOf(draft, 'trackActiveBlocks')} turned off`)
+  }
+  checkName(draft, 'component')
+  checkName(draft, 'namespace')
+  checkName(draft, 'namespaceWorkerSuffix')
+  for (const key of ['systemHealthPath', 'systemLivePath']) {
+    if (!String(values[key]).startsWith('/')) throw new UsageError(`${placeOf(draft, key)}: ${shown(values[key])} is not valid; expected a path that begins with /`)
+  }
+  if (values['registerModel'] === '') throw new UsageError(`${placeOf(draft, 'registerModel')}: "" is not valid; expected a model name`)
+}
+
+/** Names become parts of keys that are separated by `/` and `.`. */
+function checkName(draft: Draft, key: string): void {
+  const value = draft.values[key]
+  if (typeof value === 'string' && !/^[A-Za-z0-9_-]+$/.test(value)) {
+    throw new UsageError(`${placeOf(draft, key)}: ${shown(value)} is not valid; expected letters, digits, - and _`)
+  }
+}
+
+/** Source: router-algorithm 1.5. */
+function readTrackingKey(draft: Draft, readFile: ReadFile): Uint8Array | null {
+  const file = draft.values['trackingKeyFile']
+  const keyId = draft.values['trackingKeyId']
+  if (draft.values['trackingHash'] !== 'keyed-xxh3-v1') {
+    const key = typeof file === 'string' ? 'trackingKeyFile' : 'trackingKeyId'
+    if (file === null && keyId === null) return null
+    throw new UsageError(`${placeOf(draft, key)} needs --router-tracking-hash keyed-xxh3-v1; set it or leave the key out`)
+  }
+  if (typeof file !== 'string') throw new UsageError('--router-tracking-hash keyed-xxh3-v1 needs --router-tracking-key-file, a file of 32 raw bytes')
+  if (typeof keyId !== 'string' || keyId === '' || keyId !== keyId.trim()) {
+    throw new UsageError(`${placeOf(draft, 'trackingKeyId')}: ${shown(keyId)} is not valid; keyed-xxh3-v1 needs a name without spaces around it`)
+  }
+  const bytes = readBytes(file, placeOf(draft, 'trackingKeyFile'), readFile, 1_048_576)
+  if (bytes.length !== 32) throw new UsageError(`${placeOf(draft, 'trackingKeyFile')} ${file}: ${bytes.length} bytes; expected exactly 32 raw bytes`)
+  return Uint8Array.from(bytes)
+}

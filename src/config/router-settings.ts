@@ -1,0 +1,69 @@
+/** What the router's values mean to the parts that use them. */
+import type { WorkerRole } from '../model/worker.ts'
+import type { EndpointId } from '../ports.ts'
+import type { RouterSettings, TrackingHashSettings } from '../router/contract.ts'
+import type { ParsedConfig } from './parse-command.ts'
+import type { RouterValues } from './table.ts'
+
+/** What only the workers' cards tell. */
+export interface CardFacts {
+  /** The size in use: that of the workers, or `--router-block-size` when no card tells. */
+  readonly blockSize: number
+  readonly isEagle: boolean
+  readonly role: WorkerRole
+  /** Part of keyed tracking hashes. */
+  readonly routingGroup: string
+}
+
+/** Settings of one `KvRouter`, frozen. */
+export function routerSettingsOf(config: ParsedConfig<'router'>, facts: CardFacts): RouterSettings {
+  const { values } = config
+  return Object.freeze({
+    blockSize: facts.blockSize,
+    isEagle: facts.isEagle,
+    role: facts.role,
+    overlapScoreCredit: values.overlapScoreCredit,
+    overlapScoreCreditDecay: values.overlapScoreCreditDecay,
+    prefillLoadScale: values.prefillLoadScale,
+    decodeActiveRequestWeight: values.decodeActiveRequestWeight,
+    hostCacheHitWeight: values.hostCacheHitWeight,
+    diskCacheHitWeight: values.diskCacheHitWeight,
+    temperature: values.temperature,
+    useKvEvents: values.useKvEvents,
+    trackActiveBlocks: values.trackActiveBlocks,
+    trackOutputBlocks: values.trackOutputBlocks,
+    assumeKvReuse: values.assumeKvReuse,
+    trackPrefillTokens: values.trackPrefillTokens,
+    tracking: trackingOf(config, facts.routingGroup),
+    ttlSeconds: values.ttlSeconds,
+    activeRequestExpirySeconds: values.activeRequestExpirySeconds,
+    activeDecodeBlocksThreshold: values.activeDecodeBlocksThreshold,
+    activePrefillTokensThreshold: values.activePrefillTokensThreshold,
+    activePrefillTokensThresholdFraction: values.activePrefillTokensThresholdFraction,
+  })
+}
+
+function trackingOf({ values, trackingKey }: ParsedConfig<'router'>, routingGroup: string): TrackingHashSettings {
+  if (trackingKey === null) return Object.freeze({ mode: 'public-xxh3-v1' })
+  return Object.freeze({ mode: 'keyed-xxh3-v1', key: trackingKey, keyId: values.trackingKeyId ?? '', routingGroup })
+}
+
+export interface RouterTarget {
+  /** Namespace and component that the router serves under. */
+  readonly namespace: string
+  readonly component: string
+  /** Endpoint of the workers. */
+  readonly workers: EndpointId
+}
+
+/** Where the router serves and whom it routes to. Source: behaviour 1.1, `DYN_NAMESPACE` and its worker suffix. */
+export function routerTargetOf(values: Pick<RouterValues, 'endpoint' | 'component' | 'namespace' | 'namespaceWorkerSuffix'>): RouterTarget {
+  const [endpointNamespace = '', component = '', endpoint = ''] = (values.endpoint ?? '').split('.')
+  const namespace = values.namespace ?? endpointNamespace
+  const suffix = values.namespaceWorkerSuffix
+  return {
+    namespace,
+    component: values.component,
+    workers: { namespace: suffix === null ? namespace : `${namespace}-${suffix}`, component, endpoint },
+  }
+}
