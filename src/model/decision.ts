@@ -33,6 +33,7 @@ export type ExclusionReason =
   | 'missing-taint'
   | 'rank-not-asked'
   | 'not-pinned'
+  | 'lacks-adapter'
 
 export interface Exclusion {
   readonly workerId: WorkerId

@@ -1,0 +1,18 @@
+/** Library entry `warmpath`: the router's heart for programs that bring their own workers. */
+export { KvRouter } from './router/kv-router.ts'
+export { defaultRouterSettings } from './router/settings.ts'
+export { systemClock, systemPorts, systemRandom } from './system-ports.ts'
+export { localBlockHashes, sequenceHashes, type BlockHashOptions } from './hashing/block-hashes.ts'
+export { hashAt, hashCount, hashesToBigints, hashListOf, noHashes, type HashList } from './model/hash-list.ts'
+export type {
+  KvRouterPorts, LoadRow, OverlapQuery, OverlapReport, OverlapRow, Router, RouterListener, RouterSettings, TrackingHashSettings,
+} from './router/contract.ts'
+export type {
+  Candidate, Decision, DecisionExplanation, Exclusion, ExclusionReason, Refusal, RefusalReason, TierOverlap,
+} from './model/decision.ts'
+export type {
+  ApplyStatus, BlockMmInfo, ClearedBlocks, KvEventData, MmObject, RemovedBlocks, RouterEvent, StorageTier, StoredBlocks,
+} from './model/kv-event.ts'
+export type { RouterConfigOverride, RoutingRequest } from './model/routing-request.ts'
+export type { RankSlot, WorkerDescription, WorkerId, WorkerRank, WorkerRole } from './model/worker.ts'
+export type { Clock, Random, TimerHandle } from './ports.ts'

@@ -1,0 +1,429 @@
+/**
+ * The router's heart: prefix index, loads and scheduling behind one synchronous interface.
+ *
+ * Choosing and booking are one step, so two requests never see the same load. Nothing here waits, logs or reads a clock
+ * but through its ports.
+ */
+import type { ApproximatePrefixIndex, OverlapScores } from '../index/contract.ts'
+import { createOverlapScores } from '../index/overlap-scores.ts'
+import { createPrefixIndex } from '../index/prefix-index.ts'
+import { ActiveSequences } from '../load/active-sequences.ts'
+import { OverloadMonitor } from '../load/overload-monitor.ts'
+import type { Decision, Refusal } from '../model/decision.ts'
+import type { ApplyStatus, RouterEvent } from '../model/kv-event.ts'
+import type { RoutingRequest } from '../model/routing-request.ts'
+import type { RankSlot, WorkerDescription, WorkerId, WorkerRank } from '../model/worker.ts'
+import { listExclusions } from '../scheduling/eligibility.ts'
+import type { OverloadTest } from '../scheduling/eligibility.ts'
+import { overrideError } from '../scheduling/override.ts'
+import { Selection } from '../scheduling/selection.ts'
+import type { LoadRow, KvRouterPorts, OverlapQuery, OverlapReport, OverlapRow, Router, RouterSettings } from './contract.ts'
+import { explainSelection } from './explanation.ts'
+import { resolvePin } from './pin.ts'
+import { PromptHasher } from './prompt-hasher.ts'
+import { allOverloaded, duplicateRequest, nonFiniteCost, noneEligible, noWorkers, refusal } from './refusals.ts'
+import { WorkerDirectory } from './worker-directory.ts'
+import type { WorkerRecord } from './worker-directory.ts'
+import { noHashes } from '../model/hash-list.ts'
+import type { HashList } from '../model/hash-list.ts'
+
+type IndexMode = 'events' | 'approximate'
+
+/** A prompt as one decision sees it. */
+interface Prompt {
+  /** Public local hashes; empty when nothing asks for them. */
+  local: HashList
+  /** Identities for load tracking; null: blocks are not tracked, or each is its own. */
+  tracking: HashList | null
+  /** Tracked blocks: complete blocks, or 0. */
+  trackedBlocks: number
+  blockCount: number
+  trackPrefillTokens: boolean
+}
+
+/**
+ * Routes requests to workers by cached prefix and load; implements `Router`.
+ *
+ * Errors: the constructor throws RangeError for a tracking key that does not fit. Bounds: see the README of this folder.
+ */
+export class KvRouter implements Router {
+  readonly settings: RouterSettings
+  readonly #ports: KvRouterPorts
+  readonly #directory = new WorkerDirectory()
+  readonly #index: ApproximatePrefixIndex
+  readonly #loads: ActiveSequences
+  readonly #monitor: OverloadMonitor
+  readonly #hasher: PromptHasher
+  readonly #selection = new Selection()
+  readonly #scores: OverlapScores = createOverlapScores(16)
+  readonly #overlapScores: OverlapScores = createOverlapScores(16)
+  /** Ranks fed by routing decisions. */
+  readonly #approximate = new Set<RankSlot>()
+  readonly #overloadTest: OverloadTest | null
+  readonly #isLoadOnly: boolean
+  #generation = 0
+
+  constructor(settings: RouterSettings, ports: KvRouterPorts) {
+    this.settings = settings
+    this.#ports = ports
+    this.#index = createPrefixIndex({ ttlMs: 1000 * settings.ttlSeconds })
+    this.#loads = new ActiveSequences({ expiryMs: 1000 * settings.activeRequestExpirySeconds })
+    this.#monitor = new OverloadMonitor({
+      decodeBlocks: settings.activeDecodeBlocksThreshold,
+      prefillTokens: settings.activePrefillTokensThreshold,
+      prefillTokensFraction: settings.activePrefillTokensThresholdFraction,
+    })
+    this.#hasher = new PromptHasher(settings)
+    this.#overloadTest = this.#monitor.enabled ? (worker) => worker.slots.every((slot) => this.#monitor.isOverloaded(slot)) : null
+    this.#isLoadOnly = settings.role === 'decode' || settings.overlapScoreCredit === 0
+  }
+
+  // ---- Workers -------------------------------------------------------------------------------------------------------------
+
+  get workers(): Iterable<WorkerDescription> {
+    return this.#directory.ordered.map((worker) => worker.description)
+  }
+
+  get workerCount(): number {
+    return this.#directory.size
+  }
+
+  worker(workerId: WorkerId): WorkerDescription | undefined {
+    return this.#directory.get(workerId)?.description
+  }
+
+  upsertWorker(description: WorkerDescription): void {
+    const before = this.#directory.get(description.workerId)?.description
+    const { worker, isNew, added, dropped } = this.#directory.upsert(description)
+    this.#generation += 1
+    for (const slot of dropped) this.#dropSlot(slot)
+    this.#loads.ensureSlots(this.#directory.slotEnd)
+    for (const slot of worker.slots) this.#monitor.setRank(slot, description, added.includes(slot))
+    if (isNew) this.#ports.listener?.onWorkerAdded?.(description)
+    const wantsEvents = this.settings.useKvEvents && description.publishesKvEvents !== false
+    const modeChanged = before !== undefined && (before.publishesKvEvents === false) !== (description.publishesKvEvents === false)
+    for (const slot of modeChanged ? worker.slots : added) this.#setMode(slot, wantsEvents ? 'events' : 'approximate')
+  }
+
+  removeWorker(workerId: WorkerId): void {
+    if (this.#directory.get(workerId) === undefined) return
+    this.#generation += 1
+    for (const slot of this.#directory.remove(workerId)) this.#dropSlot(slot)
+    this.#ports.listener?.onWorkerRemoved?.(workerId)
+  }
+
+  #dropSlot(slot: RankSlot): void {
+    this.#index.dropRank(slot)
+    this.#loads.dropSlot(slot)
+    this.#approximate.delete(slot)
+    this.#directory.reuse(slot)
+  }
+
+  // ---- Index ---------------------------------------------------------------------------------------------------------------
+
+  applyEvent(event: RouterEvent): ApplyStatus {
+    const status = this.#applyEvent(event)
+    this.#ports.listener?.onEventApplied?.(event.data.kind, event.storageTier, status)
+    return status
+  }
+
+  #applyEvent(event: RouterEvent): ApplyStatus {
+    const { residencyDomain, data } = event
+    if (residencyDomain === 'cache_owner' || residencyDomain === 'unsupported') return 'unsupported_residency_domain'
+    const slot = this.#directory.slotOf(event.workerId, event.dpRank)
+    if (slot < 0 || !this.settings.useKvEvents) return 'invalid_block'
+    // Who sends events needs no guesses.
+    if (this.#approximate.has(slot)) this.#setMode(slot, 'events')
+    if (data.kind === 'cleared') {
+      this.#index.dropRank(slot)
+      return 'ok'
+    }
+    return this.#index.apply(slot, event.storageTier, data)
+  }
+
+  resetRank(rank: WorkerRank): void {
+    const slot = this.#directory.slotOf(rank.workerId, rank.dpRank)
+    if (slot >= 0) this.#index.dropRank(slot)
+  }
+
+  setIndexMode(rank: WorkerRank, mode: IndexMode): void {
+    const slot = this.#directory.slotOf(rank.workerId, rank.dpRank)
+    if (slot >= 0 && (mode === 'approximate' || this.settings.useKvEvents)) this.#setMode(slot, mode)
+  }
+
+  #setMode(slot: RankSlot, mode: IndexMode): void {
+    if (this.#approximate.has(slot) === (mode === 'approximate')) return
+    this.#index.dropRank(slot)
+    if (mode === 'approximate') this.#approximate.add(slot)
+    else this.#approximate.delete(slot)
+    this.#ports.listener?.onIndexMode?.(this.#directory.rankOf(slot), mode)
+  }
+
+  // ---- Decisions -----------------------------------------------------------------------------------------------------------
+
+  select(request: RoutingRequest): Decision | Refusal {
+    return this.#decide(request, false)
+  }
+
+  route(request: RoutingRequest): Decision | Refusal {
+    const slot = this.#loads.slotOf(request.requestId)
+    if (slot >= 0) return this.#refuse(request, duplicateRequest(request, this.#directory.rankOf(slot)))
+    return this.#decide(request, true)
+  }
+
+  #decide(request: RoutingRequest, book: boolean): Decision | Refusal {
+    this.#generation += 1
+    const invalid = request.override === undefined ? null : overrideError(request.override)
+    if (invalid !== null) return this.#refuse(request, refusal(request, 'invalid-override', invalid))
+    const refused = request.pin === undefined ? this.#collect(request) : this.#collectPinned(request)
+    if (refused !== null) return this.#refuse(request, refused)
+    const prompt = this.#readPrompt(request)
+    this.#measure(prompt)
+    const { settings } = this
+    const row = this.#selection.choose({
+      weights: settings,
+      blockSize: settings.blockSize,
+      promptTokens: request.tokens.length,
+      trackPrefillTokens: prompt.trackPrefillTokens,
+      poolLabel: settings.role === 'prefill' ? 'prefill' : 'decode',
+      loadOnly: this.#isLoadOnly,
+    }, settings.temperature, this.#ports.random)
+    if (row < 0) return this.#refuse(request, this.#nonFinite(request))
+    const decision = this.#decision(request, prompt, row, book)
+    this.#ports.listener?.onDecision?.(decision, request)
+    return decision
+  }
+
+  #collect(request: RoutingRequest): Refusal | null {
+    const directory = this.#directory
+    if (directory.size === 0) return noWorkers(request)
+    this.#selection.collect(directory.ordered, directory.slots, request, this.#overloadTest)
+    if (this.#selection.table.count > 0) return null
+    const exclusions = listExclusions(directory.ordered, request, this.#overloadTest)
+    if (this.#overloadTest === null) return noneEligible(request, exclusions)
+    this.#selection.collect(directory.ordered, directory.slots, request, null)
+    return this.#selection.table.count > 0 ? allOverloaded(request, exclusions) : noneEligible(request, exclusions)
+  }
+
+  #collectPinned(request: RoutingRequest): Refusal | null {
+    const pinned = resolvePin(this.#directory, request, this.#overloadTest)
+    if (typeof pinned !== 'number') return pinned
+    this.#selection.collectOne(pinned)
+    return null
+  }
+
+  #readPrompt(request: RoutingRequest): Prompt {
+    const { settings } = this
+    const blockCount = this.#hasher.blockCount(request.tokens.length)
+    const trackedBlocks = settings.trackActiveBlocks ? blockCount : 0
+    const shares = trackedBlocks > 0 && (request.override?.assumeKvReuse ?? settings.assumeKvReuse)
+    const looksUp = settings.role !== 'decode' || this.#approximate.size > 0
+    const local = blockCount > 0 && (looksUp || shares) ? this.#hasher.local(request) : noHashes
+    return {
+      local,
+      tracking: shares ? this.#hasher.tracking(request, request.model, local) : null,
+      trackedBlocks,
+      blockCount,
+      trackPrefillTokens: request.override?.trackPrefillTokens ?? settings.trackPrefillTokens,
+    }
+  }
+
+  /** Fills overlap and load of every candidate. */
+  #measure(prompt: Prompt): void {
+    const { table } = this.#selection
+    const loads = this.#loads
+    const { prefillTokens, requests } = loads
+    const scores = this.#scores
+    const looksUp = this.settings.role !== 'decode' && prompt.local.length > 0
+    if (looksUp) this.#index.find(prompt.local, scores)
+    const reach = looksUp ? Math.min(scores.slotCount, scores.device.length) : 0
+    const livePrefix = prompt.tracking === null ? 0 : loads.match(prompt.tracking)
+    for (let row = 0; row < table.count; row++) {
+      const slot = table.slot[row]!
+      const known = slot < reach
+      table.deviceBlocks[row] = known ? scores.device[slot]! : 0
+      table.hostBlocks[row] = known ? scores.host[slot]! : 0
+      table.diskBlocks[row] = known ? scores.disk[slot]! : 0
+      table.activePrefillTokens[row] = prefillTokens[slot]!
+      table.activeRequests[row] = requests[slot]!
+      const live = livePrefix > 0 ? loads.livePrefix(slot) : 0
+      table.potentialDecodeBlocks[row] = loads.activeBlocks(slot) + prompt.trackedBlocks - live
+    }
+  }
+
+  #decision(request: RoutingRequest, prompt: Prompt, row: number, book: boolean): Decision {
+    const { table, kind } = this.#selection
+    const slot = table.slot[row]!
+    const rank = this.#directory.rankOf(slot)
+    const promptTokens = request.tokens.length
+    const cachedTokens = table.cachedTokens[row]!
+    let bestCachedTokens = 0
+    let bestDeviceBlocks = 0
+    for (let other = 0; other < table.count; other++) {
+      if (table.cachedTokens[other]! > bestCachedTokens) bestCachedTokens = table.cachedTokens[other]!
+      if (table.deviceBlocks[other]! > bestDeviceBlocks) bestDeviceBlocks = table.deviceBlocks[other]!
+    }
+    const effectivePrefillTokens = prompt.trackPrefillTokens ? promptTokens - Math.min(cachedTokens, promptTokens) : 0
+    const generation = this.#generation
+    return {
+      kind: 'chosen',
+      requestId: request.requestId,
+      slot,
+      workerId: rank.workerId,
+      dpRank: rank.dpRank,
+      pinned: request.pin !== undefined,
+      cost: table.cost[row]!,
+      promptTokens,
+      promptBlocks: prompt.blockCount,
+      deviceBlocks: table.deviceBlocks[row]!,
+      hostExtensionBlocks: table.hostBlocks[row]!,
+      diskExtensionBlocks: table.diskBlocks[row]!,
+      cachedTokens,
+      bestCachedTokens,
+      bestDeviceBlocks,
+      effectivePrefillTokens,
+      trackPrefillTokens: prompt.trackPrefillTokens,
+      booked: book && this.#book(request, prompt, slot, effectivePrefillTokens),
+      explain: () => {
+        if (generation !== this.#generation) throw new Error('a decision can be explained until the next decision or change of workers')
+        return explainSelection(this.#directory, table, request, this.#overloadTest, {
+          choice: request.pin === undefined ? kind : 'pinned', temperature: this.settings.temperature,
+        })
+      },
+    }
+  }
+
+  #book(request: RoutingRequest, prompt: Prompt, slot: RankSlot, prefillTokens: number): boolean {
+    const nowMs = this.#ports.clock.nowMs()
+    const sequence = prompt.tracking ?? (prompt.trackedBlocks > 0 ? this.#hasher.unshared(prompt.trackedBlocks, this.#ports.random) : null)
+    const outcome = this.#loads.add({
+      requestId: request.requestId,
+      slot,
+      sequence,
+      prefillTokens,
+      promptTokens: request.tokens.length,
+      expectedOutputTokens: request.expectedOutputTokens ?? null,
+    }, this.settings.blockSize, nowMs)
+    if (this.#approximate.has(slot) && prompt.local.length > 0) {
+      this.#index.record(slot, prompt.local, this.#hasher.sequence(prompt.local), nowMs)
+    }
+    this.#observe(slot)
+    return outcome === 'booked'
+  }
+
+  #nonFinite(request: RoutingRequest): Refusal {
+    const { table } = this.#selection
+    const row = table.cost.subarray(0, table.count).findIndex((cost) => !Number.isFinite(cost))
+    return nonFiniteCost(request, this.#directory.rankOf(table.slot[row]!), table.cost[row]!)
+  }
+
+  #refuse(request: RoutingRequest, refused: Refusal): Refusal {
+    this.#ports.listener?.onRefusal?.(refused, request)
+    return refused
+  }
+
+  // ---- Bookings ------------------------------------------------------------------------------------------------------------
+
+  prefillCompleted(requestId: string): boolean {
+    const slot = this.#loads.slotOf(requestId)
+    if (slot < 0) return false
+    this.#loads.prefillCompleted(requestId)
+    this.#observe(slot)
+    return true
+  }
+
+  outputTokens(requestId: string, totalOutputTokens: number): void {
+    if (!this.settings.trackOutputBlocks || !this.settings.trackActiveBlocks) {
+      this.#loads.touch(requestId)
+      return
+    }
+    if (this.#loads.outputTokens(requestId, totalOutputTokens, this.settings.blockSize) && this.#monitor.enabled) {
+      this.#observe(this.#loads.slotOf(requestId))
+    }
+  }
+
+  free(requestId: string): boolean {
+    const slot = this.#loads.slotOf(requestId)
+    if (slot < 0) return false
+    this.#loads.free(requestId)
+    this.#observe(slot)
+    return true
+  }
+
+  /** Own loads count for the busy thresholds like reported ones. */
+  #observe(slot: RankSlot): void {
+    if (this.#monitor.enabled) this.#monitor.observe(slot, this.#loads.activeBlocks(slot), this.#loads.prefillTokens[slot]!, null)
+  }
+
+  tick(): void {
+    const nowMs = this.#ports.clock.nowMs()
+    this.#index.expire(nowMs)
+    this.#loads.expire(nowMs, (requestId, slot) => {
+      this.#observe(slot)
+      this.#ports.listener?.onBookingExpired?.(requestId, this.#directory.rankOf(slot))
+    })
+  }
+
+  // ---- Reports -------------------------------------------------------------------------------------------------------------
+
+  overlap(query: OverlapQuery): OverlapReport {
+    const local = this.#hasher.local(query)
+    const scores = this.#overlapScores
+    this.#index.find(local, scores)
+    const reach = Math.min(scores.slotCount, scores.device.length)
+    const rows = this.#mapRanks((slot, workerId, dpRank): OverlapRow => {
+      const known = slot < reach
+      return {
+        workerId, dpRank,
+        deviceBlocks: known ? scores.device[slot]! : 0,
+        hostExtensionBlocks: known ? scores.host[slot]! : 0,
+        diskExtensionBlocks: known ? scores.disk[slot]! : 0,
+      }
+    })
+    return { blockSize: this.settings.blockSize, blockCount: local.length >>> 1, rows }
+  }
+
+  loads(): readonly LoadRow[] {
+    return this.#mapRanks((slot, workerId, dpRank): LoadRow => ({
+      workerId, dpRank,
+      activePrefillTokens: this.#loads.prefillTokens[slot]!,
+      activeDecodeBlocks: this.#loads.activeBlocks(slot),
+      activeRequests: this.#loads.requests[slot]!,
+      cachedBlocks: this.#index.blockCount(slot, 'device'),
+    }))
+  }
+
+  reportLoad(
+    rank: WorkerRank,
+    load: { activeDecodeBlocks: number | null; activePrefillTokens: number | null; kvUsedBlocks: number | null },
+  ): void {
+    const slot = this.#directory.slotOf(rank.workerId, rank.dpRank)
+    if (slot >= 0) this.#monitor.observe(slot, load.activeDecodeBlocks, load.activePrefillTokens, load.kvUsedBlocks)
+  }
+
+  get bookingCount(): number {
+    return this.#loads.bookingCount
+  }
+
+  get indexEntryCount(): number {
+    return this.#index.entryCount
+  }
+
+  get indexBytes(): number {
+    return this.#index.bytesReserved
+  }
+
+  /** How often each bound has bitten since the start. */
+  get boundCounts(): { readonly refusedBookings: number; readonly pathlessBookings: number; readonly refusedIndexEntries: number } {
+    return {
+      refusedBookings: this.#loads.refusedBookings,
+      pathlessBookings: this.#loads.pathlessBookings,
+      refusedIndexEntries: this.#index.capacityRefusals,
+    }
+  }
+
+  #mapRanks<Row>(row: (slot: RankSlot, workerId: WorkerId, dpRank: number) => Row): Row[] {
+    return this.#directory.ordered.flatMap((worker: WorkerRecord) =>
+      worker.slots.map((slot, index) => row(slot, worker.workerId, worker.dpStart + index)))
+  }
+}
