@@ -173,7 +173,7 @@ export class FileBucket {
     this.#folderMtimeNs = mtimeNs
     this.#folderInode = ino
     const names = new Set((await readdir(this.#options.folder)).filter((name) => !isTemporaryName(name)))
-    for (const name of [...this.#signatures.keys()]) if (!names.has(name)) this.#gone(name)
+    for (const name of this.#signatures.keys()) if (!names.has(name)) this.#gone(name)
     for (const name of names) {
       if (this.#closed) return
       await this.#lookAt(name)

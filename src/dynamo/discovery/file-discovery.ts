@@ -11,8 +11,8 @@ import type { Bucket, Clock, Discovery, DiscoveryEvent, JsonObject, Log, TimerHa
 import { decodeFileKey, encodeFileKey } from './file-key.ts'
 import { FileBucket, isTemporaryName, readRecordFile } from './file-bucket.ts'
 import { randomInstanceId } from './memory-discovery.ts'
-import { formatRecord, parseRecord } from './record-json.ts'
-import { RecordView } from './record-view.ts'
+import { stringifyJson } from '../wire/json.ts'
+import { RecordView, parseRecord } from './record-view.ts'
 import { isUnderPrefix } from './store-key.ts'
 
 export interface FileDiscoveryOptions {
@@ -65,6 +65,7 @@ export class FileDiscovery implements Discovery {
   #timer: TimerHandle | null = null
   #lastTickMs = 0
   #lastSweepMs = 0
+  #sweeping = false
   #started = false
   #closed = false
 
@@ -103,7 +104,7 @@ export class FileDiscovery implements Discovery {
     if (nameLength > maxNameBytes) {
       throw new Error(`cannot put ${bucket}/${key}: its file name would have ${nameLength} bytes, at most ${maxNameBytes} are possible; use shorter names`)
     }
-    const text = formatRecord(value)
+    const text = stringifyJson(value)
     await this.#inTurn(async () => {
       const path = await this.#pathOf(bucket, key)
       const owned = `${bucket}/${key}`
@@ -160,9 +161,9 @@ export class FileDiscovery implements Discovery {
     if (this.#closed) return
     this.#closed = true
     this.#timer?.cancel()
-    for (const watch of [...this.#watches]) watch.close()
+    for (const watch of this.#watches) watch.close()
     const removals = this.#inTurn(async () => {
-      for (const [owned, own] of [...this.#own]) {
+      for (const [owned, own] of this.#own) {
         this.#own.delete(owned)
         await unlinkIfThere(join(this.#folderPath(own.bucket), encodeFileKey(own.key))).catch((error: unknown) => {
           this.#log.warn({ bucket: own.bucket, key: own.key, reason: String(error) }, 'cannot remove a discovery record; it expires by itself')
@@ -237,24 +238,29 @@ export class FileDiscovery implements Discovery {
 
   #schedule(): void {
     this.#timer = this.#clock.setTimer(this.#touchEveryMs, () => {
-      void this.#tick().finally(() => {
-        if (!this.#closed) this.#schedule()
-      })
+      if (this.#closed) return
+      this.#schedule()
+      this.#tick()
     })
   }
 
-  async #tick(): Promise<void> {
+  /** Touches at once whatever else is going on; sweeps when it is time and no sweep runs. */
+  #tick(): void {
     const now = this.#clock.nowMs()
     const stalledMs = now - this.#lastTickMs - this.#touchEveryMs
     this.#lastTickMs = now
-    await this.#inTurn(() => this.#touchOwn())
-    if (stalledMs > this.#sweepEveryMs) {
-      // The whole machine may have slept: peers get the time to touch their files, too.
-      this.#lastSweepMs = now
-      return
-    }
-    if (now - this.#lastSweepMs < this.#sweepEveryMs - 1) return
+    void this.#inTurn(() => this.#touchOwn())
+    // After a stall the whole machine may have slept: peers get the time to touch their files, too.
+    if (stalledMs > this.#sweepEveryMs) this.#lastSweepMs = now
+    if (this.#sweeping || now - this.#lastSweepMs < this.#sweepEveryMs - 1) return
     this.#lastSweepMs = now
+    this.#sweeping = true
+    void this.#sweepAll().finally(() => {
+      this.#sweeping = false
+    })
+  }
+
+  async #sweepAll(): Promise<void> {
     for (const [bucket, folder] of this.#usedFolders) await this.#sweep(bucket, folder)
   }
 

@@ -1,7 +1,7 @@
 /** Discovery inside one process: several handles over one store, each a process of its own to the others. */
 import { randomBytes } from 'node:crypto'
 import type { Bucket, Discovery, DiscoveryEvent, JsonObject, Log, Watch } from '../../ports.ts'
-import { formatRecord } from './record-json.ts'
+import { stringifyJson } from '../wire/json.ts'
 import { RecordView } from './record-view.ts'
 
 /** The records that handles share. */
@@ -62,7 +62,7 @@ export class MemoryDiscovery implements Discovery {
     const owner = this.#store.owners.get(owned)
     if (owner !== undefined && owner !== this) throw new Error(`cannot put ${owned}: the record belongs to another process`)
     this.#store.owners.set(owned, this)
-    this.#store.view(bucket).put(key, formatRecord(value))
+    this.#store.view(bucket).put(key, stringifyJson(value))
   }
 
   async remove(bucket: Bucket, key: string): Promise<void> {
@@ -83,8 +83,8 @@ export class MemoryDiscovery implements Discovery {
 
   async close(): Promise<void> {
     this.#closed = true
-    for (const watch of [...this.#watches]) watch.close()
-    for (const [owned, owner] of [...this.#store.owners]) {
+    for (const watch of this.#watches) watch.close()
+    for (const [owned, owner] of this.#store.owners) {
       if (owner !== this) continue
       const bucket = owned.split('/', 2).join('/') as Bucket
       await this.remove(bucket, owned.slice(bucket.length + 1))

@@ -4,13 +4,22 @@
  * All backends feed one of these; it parses, compares, keeps a known good value over an unreadable one, and tells followers in order.
  */
 import type { Bucket, DiscoveryEvent, JsonObject, Log, Watch } from '../../ports.ts'
-import { parseRecord } from './record-json.ts'
+import { isObject, parseJson } from '../wire/json.ts'
+import { malformed } from '../wire/wire-error.ts'
 import { isUnderPrefix } from './store-key.ts'
 
 /** Records kept per view; further ones are refused with a warning. */
 export const maxRecords = 65_536
 /** Longest record text, in UTF-16 units; longer ones are skipped with a warning. */
 export const maxRecordLength = 8 * 1024 * 1024
+
+/** Reads a record. Errors: `WireError` for text that is no JSON object or too long. */
+export function parseRecord(text: string): JsonObject {
+  if (text.length > maxRecordLength) throw malformed(`longer than ${maxRecordLength} characters`)
+  const value = parseJson(text)
+  if (!isObject(value)) throw malformed('not a JSON object')
+  return value
+}
 
 interface KnownRecord {
   readonly text: string
@@ -140,7 +149,6 @@ export class RecordView {
 
   #parse(key: string, text: string): JsonObject | null {
     try {
-      if (text.length > maxRecordLength) throw new RangeError(`longer than ${maxRecordLength}`)
       const value = parseRecord(text)
       this.#unreadable.delete(key)
       return value
