@@ -1,6 +1,167 @@
-/** The prefix index of one pool. */
-import type { ApproximatePrefixIndex, PrefixIndexOptions } from './contract.ts'
-import { ReferenceIndex } from './reference-index.ts'
+/** The prefix index of one pool: device tree, tiers below, and the clockwork of approximate ranks behind one contract. */
+import type { HashList } from '../model/hash-list.ts'
+import type { ApplyStatus, KvEventData, StorageTier, StoredBlocks } from '../model/kv-event.ts'
+import type { RankSlot } from '../model/worker.ts'
+import type { ApproximatePrefixIndex, OverlapScores, PrefixIndexOptions } from './contract.ts'
+import { DeviceTree } from './device-tree.ts'
+import { ExpiryQueue } from './expiry-queue.ts'
+import { LowerTier } from './lower-tier.ts'
+import { growOverlapScores } from './overlap-scores.ts'
+import { OwnerSets } from './owner-sets.ts'
+
+const defaultEntriesMax = 2 ** 26
+const defaultTtlMs = 120_000
+
+export class TieredPrefixIndex implements ApproximatePrefixIndex {
+  readonly #owners = new OwnerSets()
+  readonly #device = new DeviceTree(this.#owners)
+  readonly #host = new LowerTier(this.#owners)
+  readonly #disk = new LowerTier(this.#owners)
+  readonly #external = new LowerTier(this.#owners)
+  readonly #expiries = new ExpiryQueue()
+  readonly #entriesMax: number
+  readonly #ttlMs: number
+  #slotCount = 0
+  readonly #name = new Uint32Array(2)
+  capacityRefusals = 0
+
+  constructor(options: PrefixIndexOptions = {}) {
+    this.#entriesMax = options.entriesMax ?? defaultEntriesMax
+    this.#ttlMs = options.ttlMs ?? defaultTtlMs
+  }
+
+  get entryCount(): number {
+    return this.#device.entryCount + this.#host.entryCount + this.#disk.entryCount + this.#external.entryCount
+  }
+
+  get bytesReserved(): number {
+    return (
+      this.#owners.bytesReserved + this.#device.bytesReserved + this.#host.bytesReserved + this.#disk.bytesReserved +
+      this.#external.bytesReserved + this.#expiries.bytesReserved
+    )
+  }
+
+  get recordedCount(): number {
+    return this.#expiries.pairCount
+  }
+
+  get #recordCount(): number {
+    return this.#device.recordCount + this.#host.recordCount + this.#disk.recordCount + this.#external.recordCount
+  }
+
+  apply(slot: RankSlot, tier: StorageTier, data: KvEventData): ApplyStatus {
+    this.#slotCount = Math.max(this.#slotCount, slot + 1)
+    if (data.kind === 'stored') return this.#stored(slot, tier, data.parentHash, data.blockHashes, data.tokensHashes)
+    if (data.kind === 'cleared') {
+      this.dropRank(slot)
+      return 'ok'
+    }
+    if (tier === 'device') return this.#device.removed(slot, data.blockHashes)
+    this.#tier(tier).removed(slot, data.blockHashes)
+    return 'ok'
+  }
+
+  #tier(tier: Exclude<StorageTier, 'device'>): LowerTier {
+    if (tier === 'host_pinned') return this.#host
+    return tier === 'disk' ? this.#disk : this.#external
+  }
+
+  #stored(slot: RankSlot, tier: StorageTier, parentHash: bigint | null, hashes: HashList, locals: HashList): ApplyStatus {
+    if (hashes.length !== locals.length) return 'invalid_block'
+    const count = hashes.length >>> 1
+    let status: ApplyStatus = 'capacity_exhausted'
+    if (this.entryCount + count <= this.#entriesMax && this.#recordCount + count <= this.#entriesMax) {
+      const target = tier === 'device' ? this.#device : this.#tier(tier)
+      status = target.stored(slot, parentHash, hashes, locals)
+    }
+    if (status === 'capacity_exhausted') this.capacityRefusals += 1
+    return status
+  }
+
+  find(localHashes: HashList, scores: OverlapScores): void {
+    this.#find(localHashes, scores, false)
+  }
+
+  /** Like `find`, but the device walk ends at the edge where one rank is left, as the original's test interface can. */
+  findEarly(localHashes: HashList, scores: OverlapScores): void {
+    this.#find(localHashes, scores, true)
+  }
+
+  #find(localHashes: HashList, scores: OverlapScores, earlyExit: boolean): void {
+    growOverlapScores(scores, this.#slotCount)
+    scores.slotCount = this.#slotCount
+    scores.device.fill(0)
+    scores.host.fill(0)
+    scores.disk.fill(0)
+    this.#device.find(localHashes, scores.device, earlyExit)
+    if (this.#host.entryCount + this.#disk.entryCount + this.#external.entryCount === 0) return
+    for (let slot = 0; slot < this.#slotCount; slot += 1) {
+      if (this.#host.count(slot) + this.#disk.count(slot) + this.#external.count(slot) > 0) this.#extend(slot, localHashes, scores)
+    }
+  }
+
+  /** Goes on below the device, from the rank's own name of the last block it matched there. */
+  #extend(slot: number, locals: HashList, scores: OverlapScores): void {
+    const name = this.#name
+    const start = scores.device[slot]!
+    name.fill(0)
+    if (start > 0) this.#device.pathName(slot, start - 1, name)
+    const host = this.#follow(this.#host, slot, start, locals)
+    const disk = this.#follow(this.#disk, slot, host, locals)
+    const external = this.#follow(this.#external, slot, disk, locals)
+    scores.host[slot] = host - start
+    scores.disk[slot] = external - host
+  }
+
+  /** Follows one tier from `position` and the name in `#name`; returns the position reached. */
+  #follow(tier: LowerTier, slot: number, start: number, locals: HashList): number {
+    if (tier.count(slot) === 0) return start
+    const name = this.#name
+    let position = start
+    while (2 * position < locals.length) {
+      if (!tier.step(slot, name[0]!, name[1]!, position === 0 ? 0 : 1, locals[2 * position]!, locals[2 * position + 1]!)) break
+      name[0] = tier.reachedLow
+      name[1] = tier.reachedHigh
+      position += 1
+    }
+    return position
+  }
+
+  dropRank(slot: RankSlot): void {
+    this.#device.drop(slot)
+    this.#host.drop(slot)
+    this.#disk.drop(slot)
+    this.#external.drop(slot)
+    this.#expiries.drop(slot)
+  }
+
+  blockCount(slot: RankSlot, tier: StorageTier): number {
+    return tier === 'device' ? this.#device.coveredCount(slot) : this.#tier(tier).count(slot)
+  }
+
+  dump(slot: RankSlot): { readonly tier: StorageTier; readonly data: StoredBlocks }[] {
+    const events: { tier: StorageTier; data: StoredBlocks }[] = this.#device.dump(slot).map((data) => ({ tier: 'device', data }))
+    for (const tier of ['host_pinned', 'disk', 'external'] as const) {
+      for (const data of this.#tier(tier).dump(slot)) events.push({ tier, data })
+    }
+    return events
+  }
+
+  record(slot: RankSlot, localHashes: HashList, sequenceHashes: HashList, nowMs: number): ApplyStatus {
+    this.#slotCount = Math.max(this.#slotCount, slot + 1)
+    if (!this.#expiries.reserve(sequenceHashes.length >>> 1)) {
+      this.capacityRefusals += 1
+      return 'capacity_exhausted'
+    }
+    const status = this.#stored(slot, 'device', null, sequenceHashes, localHashes)
+    if (status === 'ok') this.#expiries.schedule(slot, sequenceHashes, nowMs + this.#ttlMs)
+    return status
+  }
+
+  expire(nowMs: number): number {
+    return this.#expiries.expire(nowMs, (slot, hashes) => this.#device.removed(slot, hashes))
+  }
+}
 
 /** An empty index. */
-export const createPrefixIndex = (options: PrefixIndexOptions = {}): ApproximatePrefixIndex => new ReferenceIndex(options)
+export const createPrefixIndex = (options: PrefixIndexOptions = {}): TieredPrefixIndex => new TieredPrefixIndex(options)

@@ -1,0 +1,321 @@
+/**
+ * The device tier: which rank holds which prefix of which prompt.
+ *
+ * Applies stored, removed and drop to the tree and answers queries in one walk. Events of different ranks are independent.
+ * Source: the semantics of router-algorithm 4, with a rank's own names beyond the original.
+ */
+import { hashListOf } from '../model/hash-list.ts'
+import type { HashList } from '../model/hash-list.ts'
+import type { ApplyStatus, StoredBlocks } from '../model/kv-event.ts'
+import type { OwnerSets } from './owner-sets.ts'
+import { RankNames } from './rank-names.ts'
+import { block as B, cut as C, edgeField as E, TreeStore } from './tree-store.ts'
+
+/** Edges, splits included, that one event can add. */
+const edgesPerEvent = 4
+
+export class DeviceTree {
+  readonly #store: TreeStore
+  readonly #names: RankNames
+  /** Block per position along the last query, `[0, pathLength)`. */
+  path = new Uint32Array(256)
+  pathLength = 0
+  #active = new Uint32Array(64)
+  #cutCounts = new Uint32Array(64)
+  #resolved = new Uint32Array(64)
+
+  constructor(owners: OwnerSets) {
+    this.#store = new TreeStore(owners)
+    this.#names = new RankNames(this.#store)
+  }
+
+  /** (rank, block) pairs. */
+  get entryCount(): number {
+    return this.#store.coveredTotal
+  }
+
+  /** Records that the entries bound limits: blocks of the tree and names apart from rule. */
+  get recordCount(): number {
+    return this.#store.blocks.liveCount + this.#names.recordCount
+  }
+
+  get bytesReserved(): number {
+    return this.#store.bytesReserved + this.#names.bytesReserved
+  }
+
+  /** Blocks that a rank holds, also those that a query can no longer reach. */
+  coveredCount(slot: number): number {
+    return this.#store.coveredCounts[slot] ?? 0
+  }
+
+  /** Writes a rank's name of the block at `position` of the last query's path to `out`. */
+  pathName(slot: number, position: number, out: Uint32Array): void {
+    this.#names.nameOf(slot, this.path[position]!, out)
+  }
+
+  // ---- Events ----------------------------------------------------------------------------------------------------------------
+
+  stored(slot: number, parentHash: bigint | null, hashes: HashList, locals: HashList): ApplyStatus {
+    const store = this.#store
+    const count = hashes.length >>> 1
+    if (!store.blocks.reserve(count) || !store.edges.reserve(edgesPerEvent)) return 'capacity_exhausted'
+    if (parentHash === null) {
+      this.#storeBelow(slot, store.root, hashes, locals, 0)
+      return 'ok'
+    }
+    const low = Number(parentHash & 0xffffffffn)
+    const high = Number((parentHash >> 32n) & 0xffffffffn)
+    for (let i = 0; i < count; i += 1) if (hashes[2 * i] === low && hashes[2 * i + 1] === high) return 'invalid_block'
+    const parent = this.#names.resolve(slot, low, high)
+    if (parent === 0) return 'parent_block_not_found'
+    const { words } = store.blocks
+    // A parent known by the rank's own name comes from a chain with other names: there content alone decides.
+    const ownName = words[parent * B.stride + B.hashLow] !== low || words[parent * B.stride + B.hashHigh] !== high
+    const edge = words[parent * B.stride + B.edge]!
+    const after = store.offsetOf(parent) + 1
+    const edges = store.edges.words
+    const rest = edges[edge * E.stride + E.length]! - after
+    const following = words[parent * B.stride + B.next]!
+    const same = this.#sameRun(following, hashes, locals, ownName)
+    if (same === count) {
+      this.#coverAndName(slot, edge, following, after, count, hashes, 0)
+    } else if (same === rest && edges[edge * E.stride + E.internal] === 0) {
+      const known = store.coverage(edge, slot) - after
+      const appended = store.append(edge, slot, locals, hashes, same)
+      this.#names.give(slot, following === 0 ? appended : following, known, hashes, 0, count)
+    } else {
+      this.#storeBelow(slot, rest > 0 ? store.split(edge, after) : edge, hashes, locals, 0)
+    }
+    return 'ok'
+  }
+
+  /** How many blocks from `first` on equal the event's, to the end of the edge or of the event. */
+  #sameRun(first: number, hashes: HashList, locals: HashList, localOnly: boolean): number {
+    const { words } = this.#store.blocks
+    const count = hashes.length >>> 1
+    let id = first
+    let i = 0
+    while (id !== 0 && i < count) {
+      const base = id * B.stride
+      if (words[base + B.localLow] !== locals[2 * i] || words[base + B.localHigh] !== locals[2 * i + 1]) break
+      if (!localOnly && (words[base + B.hashLow] !== hashes[2 * i] || words[base + B.hashHigh] !== hashes[2 * i + 1])) break
+      id = words[base + B.next]!
+      i += 1
+    }
+    return i
+  }
+
+  /** Extends a rank's coverage over `count` blocks from `first`, at `offset` of the edge, and names them. */
+  #coverAndName(slot: number, edge: number, first: number, offset: number, count: number, hashes: HashList, from: number): void {
+    const before = this.#store.coverage(edge, slot)
+    if (offset + count > before) this.#store.setCoverage(edge, slot, offset + count)
+    this.#names.give(slot, first, before - offset, hashes, from, count)
+  }
+
+  #storeBelow(slot: number, start: number, hashes: HashList, locals: HashList, start0: number): void {
+    const store = this.#store
+    const count = hashes.length >>> 1
+    let edge = start
+    let from = start0
+    while (from < count) {
+      const child = store.childOf(edge, locals[2 * from]!, locals[2 * from + 1]!)
+      const edges = store.edges.words
+      if (child === 0) {
+        const leaf = edge !== store.root && edges[edge * E.stride + E.internal] === 0 && store.owners.has(edges[edge * E.stride + E.full]!, slot)
+        const first = leaf ? store.append(edge, slot, locals, hashes, from) : store.addLeaf(edge, slot, locals, hashes, from)
+        this.#names.give(slot, first, 0, hashes, from, count - from)
+        return
+      }
+      const common = this.#commonLocals(child, locals, from)
+      const length = edges[child * E.stride + E.length]!
+      const target = from + common < count && common < length ? store.split(child, common) : child
+      this.#coverAndName(slot, target, store.edges.words[target * E.stride + E.head]!, 0, common, hashes, from)
+      from += common
+      edge = target
+    }
+  }
+
+  #commonLocals(edge: number, locals: HashList, from: number): number {
+    const { words } = this.#store.blocks
+    const count = locals.length >>> 1
+    let id = this.#store.edges.words[edge * E.stride + E.head]!
+    let i = from
+    while (id !== 0 && i < count && words[id * B.stride + B.localLow] === locals[2 * i] && words[id * B.stride + B.localHigh] === locals[2 * i + 1]) {
+      id = words[id * B.stride + B.next]!
+      i += 1
+    }
+    return i - from
+  }
+
+  removed(slot: number, hashes: HashList): ApplyStatus {
+    const count = hashes.length >>> 1
+    if (this.#resolved.length < count) this.#resolved = new Uint32Array(2 * count)
+    const resolved = this.#resolved
+    let status: ApplyStatus = 'ok'
+    for (let i = 0; i < count; i += 1) {
+      resolved[i] = this.#names.resolve(slot, hashes[2 * i]!, hashes[2 * i + 1]!)
+      if (resolved[i] === 0) status = 'block_not_found'
+    }
+    const again = this.#names.hasAny(slot)
+    for (let i = 0; i < count; i += 1) {
+      const id = this.#stillKnown(slot, hashes, i, again)
+      if (id === 0) continue
+      const edge = this.#store.blocks.words[id * B.stride + B.edge]!
+      let first = id
+      for (; i + 1 < count; i += 1) {
+        const next = this.#stillKnown(slot, hashes, i + 1, again)
+        if (next === 0 || this.#store.blocks.words[next * B.stride + B.edge] !== edge) break
+        if (this.#store.offsetOf(next) < this.#store.offsetOf(first)) first = next
+      }
+      this.#uncover(slot, edge, first)
+    }
+    return status
+  }
+
+  /** The block of the event's hash `i` if the event has not made the rank forget it so far, else 0. */
+  #stillKnown(slot: number, hashes: HashList, i: number, again: boolean): number {
+    if (again) return this.#names.resolve(slot, hashes[2 * i]!, hashes[2 * i + 1]!)
+    const id = this.#resolved[i]!
+    return id !== 0 && this.#store.covers(slot, id) ? id : 0
+  }
+
+  /** The rank keeps only what lies before `first` on this edge. */
+  #uncover(slot: number, edge: number, first: number): void {
+    const offset = this.#store.offsetOf(first)
+    const covered = this.#store.coverage(edge, slot)
+    this.#store.setCoverage(edge, slot, offset)
+    this.#names.forget(slot, first, covered - offset)
+    this.#store.prune(edge)
+  }
+
+  /** Forgets everything of a rank. */
+  drop(slot: number): void {
+    const store = this.#store
+    const edges = store.members.take(slot)
+    for (let i = 0; i < edges.length; i += 1) {
+      const edge = edges[i]!
+      if (store.edges.words[edge * E.stride + E.length] === 0 || store.coverage(edge, slot) === 0) continue
+      this.#uncover(slot, edge, store.edges.words[edge * E.stride + E.head]!)
+    }
+  }
+
+  // ---- Queries ---------------------------------------------------------------------------------------------------------------
+
+  /**
+   * Writes each rank's covered prefix blocks to `device[slot]`, which must be zero and reach all slots; fills `path`.
+   * `earlyExit`: stops at the edge where one rank is left, as the original's test interface can.
+   */
+  find(locals: HashList, device: Uint32Array, earlyExit: boolean): void {
+    const store = this.#store
+    const count = locals.length >>> 1
+    this.#prepare(count, device.length)
+    this.pathLength = 0
+    if (count === 0) return
+    let edge = store.childOf(store.root, locals[0]!, locals[1]!)
+    let activeCount = -1
+    while (edge !== 0) {
+      const depth = this.pathLength
+      const matched = this.#matchEdge(edge, locals, count, depth)
+      activeCount = activeCount < 0 ? this.#enter(edge, matched, device) : this.#narrow(edge, depth, matched, activeCount, device)
+      if (activeCount === 0 || matched < store.edges.words[edge * E.stride + E.length]!) break
+      if (this.pathLength === count || (earlyExit && activeCount === 1)) break
+      edge = store.childOf(edge, locals[2 * this.pathLength]!, locals[2 * this.pathLength + 1]!)
+    }
+    for (let i = 0; i < activeCount; i += 1) device[this.#active[i]!] = this.pathLength
+  }
+
+  #prepare(count: number, slots: number): void {
+    if (this.path.length < count) this.path = new Uint32Array(2 * count)
+    if (this.#active.length < slots) {
+      this.#active = new Uint32Array(slots)
+      this.#cutCounts = new Uint32Array(slots)
+    }
+  }
+
+  /** Matches the edge's blocks against the query; appends them to the path. Returns how many are equal. */
+  #matchEdge(edge: number, locals: HashList, count: number, depth: number): number {
+    const { words } = this.#store.blocks
+    const path = this.path
+    let id = this.#store.edges.words[edge * E.stride + E.head]!
+    let i = depth
+    while (id !== 0 && i < count) {
+      const base = id * B.stride
+      if (words[base + B.localLow] !== locals[2 * i] || words[base + B.localHigh] !== locals[2 * i + 1]) break
+      path[i] = id
+      i += 1
+      id = words[base + B.next]!
+    }
+    this.pathLength = i
+    return i - depth
+  }
+
+  /** First edge: its full ranks become active, ranks with a cut are scored at once. */
+  #enter(edge: number, matched: number, device: Uint32Array): number {
+    const edges = this.#store.edges.words
+    const cuts = this.#store.cuts.words
+    for (let id = edges[edge * E.stride + E.cuts]!; id !== 0; id = cuts[id * C.stride + C.next]!) {
+      device[cuts[id * C.stride + C.slot]!] = Math.min(cuts[id * C.stride + C.count]!, matched)
+    }
+    return this.#store.owners.collect(edges[edge * E.stride + E.full]!, this.#active)
+  }
+
+  /** A later edge: active ranks that do not cover all of it leave with their score. Returns how many stay. */
+  #narrow(edge: number, depth: number, matched: number, activeCount: number, device: Uint32Array): number {
+    const { owners } = this.#store
+    const edges = this.#store.edges.words
+    const cuts = this.#store.cuts.words
+    const full = edges[edge * E.stride + E.full]!
+    const firstCut = edges[edge * E.stride + E.cuts]!
+    const active = this.#active
+    const cutCounts = this.#cutCounts
+    for (let id = firstCut; id !== 0; id = cuts[id * C.stride + C.next]!) cutCounts[cuts[id * C.stride + C.slot]!] = cuts[id * C.stride + C.count]!
+    let kept = 0
+    for (let i = 0; i < activeCount; i += 1) {
+      const slot = active[i]!
+      if (owners.has(full, slot)) {
+        active[kept] = slot
+        kept += 1
+      } else device[slot] = depth + Math.min(cutCounts[slot]!, matched)
+    }
+    for (let id = firstCut; id !== 0; id = cuts[id * C.stride + C.next]!) cutCounts[cuts[id * C.stride + C.slot]!] = 0
+    return kept
+  }
+
+  // ---- Dump ------------------------------------------------------------------------------------------------------------------
+
+  /** Stored events that make up a rank's reachable blocks, parents before children. Cost: the whole tree is walked. */
+  dump(slot: number): StoredBlocks[] {
+    const edges = this.#store.edges.words
+    const events: StoredBlocks[] = []
+    const pending = [this.#store.root]
+    for (let edge = pending.pop(); edge !== undefined; edge = pending.pop()) {
+      const covered = edge === this.#store.root ? 0 : this.#store.coverage(edge, slot)
+      if (covered > 0) events.push(this.#dumpEdge(slot, edge, covered))
+      for (let child = edges[edge * E.stride + E.child]!; child !== 0; child = edges[child * E.stride + E.sibling]!) pending.push(child)
+    }
+    return events
+  }
+
+  #dumpEdge(slot: number, edge: number, covered: number): StoredBlocks {
+    const edges = this.#store.edges.words
+    const { words } = this.#store.blocks
+    const blockHashes = new Uint32Array(2 * covered)
+    const tokensHashes = new Uint32Array(2 * covered)
+    const name = hashListOf([0n])
+    let id = edges[edge * E.stride + E.head]!
+    for (let i = 0; i < covered; i += 1) {
+      this.#names.nameOf(slot, id, name)
+      blockHashes.set(name, 2 * i)
+      tokensHashes[2 * i] = words[id * B.stride + B.localLow]!
+      tokensHashes[2 * i + 1] = words[id * B.stride + B.localHigh]!
+      id = words[id * B.stride + B.next]!
+    }
+    const parent = edges[edge * E.stride + E.parent]!
+    let parentHash: bigint | null = null
+    if (parent !== this.#store.root) {
+      this.#names.nameOf(slot, edges[parent * E.stride + E.tail]!, name)
+      parentHash = (BigInt(name[1]!) << 32n) | BigInt(name[0]!)
+    }
+    return { kind: 'stored', parentHash, startPosition: null, blockHashes, tokensHashes, mmInfos: null }
+  }
+}

@@ -1,0 +1,210 @@
+/**
+ * Names of blocks that differ from rule: by rule, a rank that covers a block knows it by the first writer's name.
+ *
+ * Kept here, per rank: its own names (an engine with another hash seed), names that moved to another block, and names that it
+ * has lost while it still covers the block. Empty while all publishers of a pool agree, and then costs one comparison.
+ * Invariants: of two blocks that a rank covers under one name, a record says which is meant; a rank with any own name for a
+ * block knows it by exactly the recorded names; a name without a block (block 0) exists only while a covered block has it by rule.
+ */
+import { HashBuckets, mixHash } from './hash-buckets.ts'
+import { RecordArena } from './record-arena.ts'
+import { block } from './tree-store.ts'
+import type { TreeStore } from './tree-store.ts'
+
+/** Fields of a name record. 24 bytes. `block` 0: the rank does not know this name. */
+const N = { stride: 6, slot: 0, low: 1, high: 2, block: 3, nameLink: 4, blockLink: 5 } as const
+
+export class RankNames {
+  readonly #store: TreeStore
+  readonly #records = new RecordArena(N.stride)
+  readonly #byName: HashBuckets
+  readonly #byBlock: HashBuckets
+  #counts = new Uint32Array(16)
+
+  constructor(store: TreeStore) {
+    this.#store = store
+    this.#byName = new HashBuckets(this.#records, N.nameLink, (id) => {
+      const { words } = this.#records
+      return mixHash(words[id * N.stride + N.low]!, words[id * N.stride + N.high]!, 1 + words[id * N.stride + N.slot]!)
+    })
+    this.#byBlock = new HashBuckets(this.#records, N.blockLink, (id) => {
+      const { words } = this.#records
+      return mixHash(words[id * N.stride + N.block]!, words[id * N.stride + N.slot]!, 0)
+    })
+  }
+
+  get recordCount(): number {
+    return this.#records.liveCount
+  }
+
+  get bytesReserved(): number {
+    return this.#records.bytesReserved + this.#byName.bytesReserved + this.#byBlock.bytesReserved
+  }
+
+  /** Whether a rank has any record, so that the rule alone does not decide. */
+  hasAny(slot: number): boolean {
+    return (this.#counts[slot] ?? 0) > 0
+  }
+
+  /** The block that a rank knows by this name and covers, or 0. */
+  resolve(slot: number, low: number, high: number): number {
+    if (!this.hasAny(slot)) return this.#byRule(slot, low, high)
+    const record = this.#find(slot, low, high)
+    if (record !== 0) return this.#records.words[record * N.stride + N.block]!
+    for (let id = this.#store.firstNamed(low, high); id !== 0; id = this.#store.nextNamed(id)) {
+      if (this.#store.covers(slot, id) && this.#firstOf(slot, id) === 0) return id
+    }
+    return 0
+  }
+
+  #byRule(slot: number, low: number, high: number): number {
+    let id = this.#store.firstNamed(low, high)
+    while (id !== 0 && !this.#store.covers(slot, id)) id = this.#store.nextNamed(id)
+    return id
+  }
+
+  /**
+   * Names `count` blocks from `first` on, in one edge, as a store does. The rank covers them already; the first `known` of them
+   * it covered before. `hashes[from …]` are the names given.
+   */
+  give(slot: number, first: number, known: number, hashes: Uint32Array, from: number, count: number): void {
+    let id = first
+    for (let i = 0; i < count; i += 1) {
+      const { words } = this.#store.blocks
+      const base = id * block.stride
+      const low = hashes[2 * (from + i)]!
+      const high = hashes[2 * (from + i) + 1]!
+      const byRule = words[base + block.hashLow] === low && words[base + block.hashHigh] === high
+      if (!byRule) this.#giveOwn(slot, id, i < known, low, high)
+      else if (this.hasAny(slot) || this.#store.duplicateNames > 0) this.#giveRule(slot, id, low, high)
+      id = words[base + block.next]!
+    }
+  }
+
+  #giveRule(slot: number, id: number, low: number, high: number): void {
+    const record = this.#find(slot, low, high)
+    if (record === 0 && this.#firstOf(slot, id) === 0 && !this.#coversOther(slot, id, low, high)) return
+    this.#point(slot, low, high, id)
+  }
+
+  #giveOwn(slot: number, id: number, known: boolean, low: number, high: number): void {
+    const { words } = this.#store.blocks
+    const ruleLow = words[id * block.stride + block.hashLow]!
+    const ruleHigh = words[id * block.stride + block.hashHigh]!
+    if (known && this.#firstOf(slot, id) === 0 && this.resolve(slot, ruleLow, ruleHigh) === id) this.#add(slot, ruleLow, ruleHigh, id)
+    this.#point(slot, low, high, id)
+  }
+
+  /** Lets a name mean a block from now on. */
+  #point(slot: number, low: number, high: number, id: number): void {
+    const record = this.#find(slot, low, high)
+    const before = record === 0 ? 0 : this.#records.words[record * N.stride + N.block]!
+    if (record !== 0 && before === id) return
+    if (record !== 0) this.#drop(record)
+    this.#add(slot, low, high, id)
+    if (before !== 0) this.#hideRule(slot, before)
+  }
+
+  /** A block that lost its last own name, but is still covered, must not become known by rule. */
+  #hideRule(slot: number, id: number): void {
+    const { words } = this.#store.blocks
+    const low = words[id * block.stride + block.hashLow]!
+    const high = words[id * block.stride + block.hashHigh]!
+    if (this.#firstOf(slot, id) === 0 && this.#find(slot, low, high) === 0) this.#add(slot, low, high, 0)
+  }
+
+  #coversOther(slot: number, except: number, low: number, high: number): boolean {
+    for (let id = this.#store.firstNamed(low, high); id !== 0; id = this.#store.nextNamed(id)) {
+      if (id !== except && this.#store.covers(slot, id)) return true
+    }
+    return false
+  }
+
+  /** Forgets the names of `count` blocks from `first` on, which the rank has just ceased to cover. */
+  forget(slot: number, first: number, count: number): void {
+    let id = first
+    for (let i = 0; i < count && this.hasAny(slot); i += 1) {
+      const { words } = this.#store.blocks
+      const low = words[id * block.stride + block.hashLow]!
+      const high = words[id * block.stride + block.hashHigh]!
+      for (let record = this.#firstOf(slot, id); record !== 0; record = this.#firstOf(slot, id)) {
+        const ownLow = this.#records.words[record * N.stride + N.low]!
+        const ownHigh = this.#records.words[record * N.stride + N.high]!
+        this.#drop(record)
+        if (this.#coversOther(slot, id, ownLow, ownHigh)) this.#add(slot, ownLow, ownHigh, 0)
+      }
+      this.#forgetRule(slot, id, low, high)
+      id = words[id * block.stride + block.next]!
+    }
+  }
+
+  /** The first writer's name goes, too, even when the rank means another block by it: as in the original. */
+  #forgetRule(slot: number, id: number, low: number, high: number): void {
+    const record = this.#find(slot, low, high)
+    if (record === 0) return
+    const other = this.#records.words[record * N.stride + N.block]!
+    this.#drop(record)
+    if (this.#coversOther(slot, id, low, high)) this.#add(slot, low, high, 0)
+    if (other !== 0) this.#hideRule(slot, other)
+  }
+
+  /** Writes the name by which a rank knows a block that it covers to `out[0]`, `out[1]`. */
+  nameOf(slot: number, id: number, out: Uint32Array): void {
+    const { words } = this.#store.blocks
+    out[0] = words[id * block.stride + block.hashLow]!
+    out[1] = words[id * block.stride + block.hashHigh]!
+    if (!this.hasAny(slot) || this.resolve(slot, out[0], out[1]) === id) return
+    const record = this.#firstOf(slot, id)
+    if (record === 0) return
+    out[0] = this.#records.words[record * N.stride + N.low]!
+    out[1] = this.#records.words[record * N.stride + N.high]!
+  }
+
+  #find(slot: number, low: number, high: number): number {
+    const { words } = this.#records
+    for (let id = this.#byName.first(mixHash(low, high, 1 + slot)); id !== 0; id = words[id * N.stride + N.nameLink]!) {
+      const base = id * N.stride
+      if (words[base + N.low] === low && words[base + N.high] === high && words[base + N.slot] === slot) return id
+    }
+    return 0
+  }
+
+  /** A record of a rank for a block, or 0. */
+  #firstOf(slot: number, blockId: number): number {
+    const { words } = this.#records
+    for (let id = this.#byBlock.first(mixHash(blockId, slot, 0)); id !== 0; id = words[id * N.stride + N.blockLink]!) {
+      const base = id * N.stride
+      if (words[base + N.block] === blockId && words[base + N.slot] === slot) return id
+    }
+    return 0
+  }
+
+  #add(slot: number, low: number, high: number, blockId: number): void {
+    const id = this.#records.allocate()
+    const { words } = this.#records
+    const base = id * N.stride
+    words[base + N.slot] = slot
+    words[base + N.low] = low
+    words[base + N.high] = high
+    words[base + N.block] = blockId
+    this.#byName.insert(id, mixHash(low, high, 1 + slot))
+    if (blockId !== 0) this.#byBlock.insert(id, mixHash(blockId, slot, 0))
+    if (slot >= this.#counts.length) {
+      const grown = new Uint32Array(Math.max(slot + 1, 2 * this.#counts.length))
+      grown.set(this.#counts)
+      this.#counts = grown
+    }
+    this.#counts[slot] = this.#counts[slot]! + 1
+  }
+
+  #drop(id: number): void {
+    const { words } = this.#records
+    const base = id * N.stride
+    const slot = words[base + N.slot]!
+    const blockId = words[base + N.block]!
+    this.#byName.remove(id, mixHash(words[base + N.low]!, words[base + N.high]!, 1 + slot))
+    if (blockId !== 0) this.#byBlock.remove(id, mixHash(blockId, slot, 0))
+    this.#counts[slot] = this.#counts[slot]! - 1
+    this.#records.release(id)
+  }
+}
