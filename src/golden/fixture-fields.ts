@@ -25,3 +25,7 @@ export const hashOptionsOf = (fields: PromptFields) => ({
   blockSize: fields.block_size, isEagle: fields.is_eagle, loraName: fields.lora_name, cacheNamespace: fields.cache_namespace,
   blockMmInfos: mmInfosOf(fields.block_mm_infos),
 })
+
+export const bytesOfHex = (hex: string): Uint8Array => Uint8Array.from(hex.match(/../g) ?? [], (pair) => Number.parseInt(pair, 16))
+
+export const hexOfBytes = (bytes: Uint8Array): string => Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('')
