@@ -117,8 +117,8 @@ export class EtcdServer {
     this.#arguments = extra
   }
 
-  static async start(extra: readonly string[] = []): Promise<EtcdServer> {
-    const server = new EtcdServer(await mkdtemp(join(tmpdir(), 'warmpath-etcd-')), await freePort(), await freePort(), extra)
+  static async start(extra: readonly string[] = [], port?: number): Promise<EtcdServer> {
+    const server = new EtcdServer(await mkdtemp(join(tmpdir(), 'warmpath-etcd-')), port ?? (await freePort()), await freePort(), extra)
     await server.run()
     return server
   }

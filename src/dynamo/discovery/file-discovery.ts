@@ -65,6 +65,7 @@ export class FileDiscovery implements Discovery {
   #timer: TimerHandle | null = null
   #lastTickMs = 0
   #lastSweepMs = 0
+  #touching = false
   #sweeping = false
   #started = false
   #closed = false
@@ -249,7 +250,12 @@ export class FileDiscovery implements Discovery {
     const now = this.#clock.nowMs()
     const stalledMs = now - this.#lastTickMs - this.#touchEveryMs
     this.#lastTickMs = now
-    void this.#inTurn(() => this.#touchOwn())
+    if (!this.#touching) {
+      this.#touching = true
+      void this.#inTurn(() => this.#touchOwn()).finally(() => {
+        this.#touching = false
+      })
+    }
     // After a stall the whole machine may have slept: peers get the time to touch their files, too.
     if (stalledMs > this.#sweepEveryMs) this.#lastSweepMs = now
     if (this.#sweeping || now - this.#lastSweepMs < this.#sweepEveryMs - 1) return
