@@ -342,6 +342,15 @@ export class KvRouter implements Router {
     }
   }
 
+  /** Books one output block whatever `trackOutputBlocks` says; `decayFraction`: new weight of what is the request's alone. */
+  outputBlock(requestId: string, decayFraction: number | null): boolean {
+    const slot = this.#loads.slotOf(requestId)
+    if (slot < 0) return false
+    this.#loads.outputBlock(requestId, decayFraction)
+    this.#observe(slot)
+    return true
+  }
+
   free(requestId: string): boolean {
     const slot = this.#loads.slotOf(requestId)
     if (slot < 0) return false
