@@ -20,3 +20,9 @@ export function refusalFailure(refusal: Refusal): Failure {
   const [failureClass, reason] = identities[refusal.reason]
   return { class: failureClass, reason, message: refusal.message }
 }
+
+/** The refusal of a pool without a single usable worker. */
+export const noWorkers = (requestId: string): Refusal => ({
+  kind: 'refused', requestId, reason: 'no-workers', exclusions: [],
+  message: 'no endpoints available to route work: no worker of the target endpoint is known; start one, or see that router and workers share discovery and namespace',
+})

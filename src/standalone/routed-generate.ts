@@ -13,7 +13,7 @@ import type { Router } from '../router/contract.ts'
 import { decodeGenerateRequest, type GenerateRequest } from '../dynamo/wire/generate-request.ts'
 import { editOutput, encodeQueryAnswer, peekOutput, transcodeFrame, type OutputTiming } from '../dynamo/wire/output-frame.ts'
 import { relayedFailure } from './relay-failure.ts'
-import { refusalFailure } from './refusal-failure.ts'
+import { noWorkers, refusalFailure } from './refusal-failure.ts'
 import type { RequestObserver } from './request-observer.ts'
 
 /** The part of the instance directory that routing needs. */
@@ -37,7 +37,8 @@ export interface RoutedGenerateOptions {
 }
 
 export interface RoutedGenerateParts {
-  readonly router: Router
+  /** The router as of now; null until there are workers. */
+  currentRouter(): Router | null
   readonly instances: RoutableInstances
   readonly client: RequestPlaneClient
   readonly clock: Clock
@@ -184,7 +185,9 @@ class RoutedRequest {
 
   /** First without the workers that are set aside; when nobody else is left, with them: better a doubtful worker than none. */
   #choose(generate: GenerateRequest, book: boolean): Decision | Refusal {
-    const { router, instances } = this.#parts
+    const { instances } = this.#parts
+    const router = this.#parts.currentRouter()
+    if (router === null) return noWorkers(this.#bookingId)
     const ask = (excluded: ReadonlySet<WorkerId>): Decision | Refusal => {
       const request = this.#routingRequest(generate, excluded)
       return book ? router.route(request) : router.select(request)
@@ -211,7 +214,7 @@ class RoutedRequest {
   #tryNext(after: Failure | null): void {
     const generate = this.#generate
     if (this.#over || generate === null) return
-    const { observer, instances, log, router } = this.#parts
+    const { observer, instances, log } = this.#parts
     const decision = this.#choose(generate, true)
     if (decision.kind === 'refused') {
       if (after !== null) this.#finish('error', after)
@@ -219,9 +222,10 @@ class RoutedRequest {
       return
     }
     const instance = instances.lookup(decision.workerId)
-    if (instance === undefined) {
+    const router = this.#parts.currentRouter()
+    if (instance === undefined || router === null) {
       // The record left between the directory's event and this call; its removal from the router follows.
-      router.free(this.#bookingId)
+      router?.free(this.#bookingId)
       this.#failedWorkers.add(decision.workerId)
       this.#tryNext(after)
       return
@@ -232,7 +236,7 @@ class RoutedRequest {
       logit: decision.cost, overlap_blocks: decision.deviceBlocks, attempt: this.#attemptCount,
     }, decision.pinned ? 'Selected pinned worker' : 'Selected worker')
     this.#attemptCount += 1
-    this.#attempt = new Attempt(this.#parts, this.#owner, this, generate, decision, instance, this.#bookingId)
+    this.#attempt = new Attempt(this.#parts, router, this.#owner, this, generate, decision, instance, this.#bookingId)
     this.#attempt.send(this.#outgoingHeaders())
   }
 
@@ -322,6 +326,8 @@ class RoutedRequest {
 /** One try of one request on one worker. */
 class Attempt implements ResponseListener {
   readonly #parts: RoutedGenerateParts
+  /** The one that holds the booking: the pool may have made a new one since. */
+  readonly #router: Router
   readonly #owner: RoutedGenerate
   readonly #routed: RoutedRequest
   readonly #generate: GenerateRequest
@@ -336,10 +342,11 @@ class Attempt implements ResponseListener {
   #paused = false
 
   constructor(
-    parts: RoutedGenerateParts, owner: RoutedGenerate, routed: RoutedRequest, generate: GenerateRequest, decision: Decision,
+    parts: RoutedGenerateParts, router: Router, owner: RoutedGenerate, routed: RoutedRequest, generate: GenerateRequest, decision: Decision,
     instance: InstanceRecord, bookingId: string,
   ) {
     this.#parts = parts
+    this.#router = router
     this.#owner = owner
     this.#routed = routed
     this.#generate = generate
@@ -368,7 +375,8 @@ class Attempt implements ResponseListener {
       this.#failed(output.failure)
       return
     }
-    const { clock, observer, router } = this.#parts
+    const { clock, observer } = this.#parts
+    const router = this.#router
     const nowMs = clock.nowMs()
     this.#activeMs = nowMs
     if (output.hasData) {
@@ -478,13 +486,13 @@ class Attempt implements ResponseListener {
 
   #reportOutput(): void {
     this.#reportedTokens = this.#routed.outputTokens
-    this.#parts.router.outputTokens(this.#bookingId, this.#routed.outputTokens)
+    this.#router.outputTokens(this.#bookingId, this.#routed.outputTokens)
   }
 
   #release(): void {
     if (this.#released) return
     this.#released = true
-    this.#parts.router.free(this.#bookingId)
+    this.#router.free(this.#bookingId)
     this.#owner.detached(this.#decision.workerId, this.#routed)
   }
 }
