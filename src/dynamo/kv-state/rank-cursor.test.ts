@@ -24,7 +24,10 @@ class Blocks {
   readonly held = new Set<bigint>()
   apply(event: RouterEvent): void {
     if (event.data.kind === 'cleared') this.held.clear()
-    else for (const hash of hashesToBigints(event.data.blockHashes)) event.data.kind === 'stored' ? this.held.add(hash) : this.held.delete(hash)
+    else for (const hash of hashesToBigints(event.data.blockHashes)) {
+      if (event.data.kind === 'stored') this.held.add(hash)
+      else this.held.delete(hash)
+    }
   }
 }
 

@@ -1,0 +1,245 @@
+/**
+ * One rank as the follower sees it: its sources, the cursor of the one that counts, the running recovery and the index mode.
+ *
+ * Invariant: there is a cursor exactly when the rank is expected (its worker is known) and has one single source.
+ */
+import type { RouterEvent } from '../../model/kv-event.ts'
+import type { WorkerRank } from '../../model/worker.ts'
+import type { Clock, Codec, Log, TimerHandle } from '../../ports.ts'
+import type { EventSource } from './event-source.ts'
+import type { CursorStats } from './rank-cursor.ts'
+import { RankCursor } from './rank-cursor.ts'
+import type { Recovery, RecoveryScheduler } from './recovery.ts'
+import { RecoveryTask } from './recovery-task.ts'
+
+export type IndexMode = 'events' | 'approximate'
+
+/** What ranks share; the follower provides it. */
+export interface RankContext {
+  readonly clock: Clock
+  readonly log: Log
+  readonly scheduler: RecoveryScheduler
+  readonly cursorStats: CursorStats
+  /** How long an expected rank may be without a usable source before it is indexed approximately. */
+  readonly graceMs: number
+  /** How long a source must be quiet before it is asked for events that were lost at the end; 0: never. */
+  readonly quietMs: number
+  apply(event: RouterEvent): void
+  reset(rank: WorkerRank): void
+  setMode(rank: WorkerRank, mode: IndexMode, reason: string): void
+  addTask(task: RecoveryTask): void
+}
+
+/** After a failed recovery the next try on our own comes so much later than a quiet check. */
+const failedDelayMs = 25_000
+
+export class FollowedRank {
+  readonly rank: WorkerRank
+  readonly sources = new Map<bigint, EventSource>()
+  readonly #context: RankContext
+  #isExpected = false
+  #publishesKvEvents: boolean | null = null
+  #active: EventSource | null = null
+  #cursor: RankCursor | null = null
+  #recovery: Recovery | null = null
+  #mode: IndexMode = 'events'
+  #grace: TimerHandle | null = null
+  /** When a quiet check is due; null when nothing happened since the last. */
+  #checkAtMs: number | null = null
+
+  constructor(rank: WorkerRank, context: RankContext) {
+    this.rank = rank
+    this.#context = context
+  }
+
+  get isExpected(): boolean {
+    return this.#isExpected
+  }
+
+  get isEmpty(): boolean {
+    return !this.#isExpected && this.sources.size === 0
+  }
+
+  get mode(): IndexMode {
+    return this.#mode
+  }
+
+  /** The cursor of the single source; null while there is none, or several. */
+  get cursor(): RankCursor | null {
+    return this.#cursor
+  }
+
+  get recovery(): Recovery | null {
+    return this.#recovery
+  }
+
+  /** The worker is known. `publishesKvEvents` as its card says, null when it does not. */
+  expect(publishesKvEvents: boolean | null): void {
+    const hasChanged = !this.#isExpected || this.#publishesKvEvents !== publishesKvEvents
+    this.#isExpected = true
+    this.#publishesKvEvents = publishesKvEvents
+    if (!hasChanged) return
+    this.#grace?.cancel()
+    this.#grace = null
+    this.#reconcile()
+  }
+
+  /** The worker, or this rank of it, is gone; the router has forgotten its blocks. */
+  forget(): void {
+    this.#isExpected = false
+    this.#detach()
+    this.#mode = 'events'
+    this.#grace?.cancel()
+    this.#grace = null
+  }
+
+  putSource(source: EventSource): void {
+    const known = this.sources.get(source.publisherId)
+    this.sources.set(source.publisherId, source)
+    // A changed address is used from the next recovery on; a source that begins or ceases to recover is another source.
+    const isSame = known !== undefined && (known.recoveryTarget === null) === (source.recoveryTarget === null)
+    if (isSame && this.#active === known) this.#active = source
+    this.#reconcile()
+  }
+
+  removeSource(publisherId: bigint): void {
+    this.sources.delete(publisherId)
+    this.#reconcile()
+  }
+
+  /** A live event of the single source. */
+  onEvent(event: RouterEvent): void {
+    this.#touch(this.#context.quietMs)
+    this.#cursor?.onEvent(event)
+  }
+
+  /** Asks a source that has gone quiet whether its last events were lost. */
+  checkQuiet(nowMs: number): void {
+    if (this.#checkAtMs === null || nowMs < this.#checkAtMs || this.#recovery !== null || this.#context.quietMs === 0) return
+    this.#checkAtMs = null
+    this.#cursor?.checkTail()
+  }
+
+  #touch(delayMs: number): void {
+    this.#checkAtMs = this.#context.clock.nowMs() + delayMs
+  }
+
+  #reconcile(): void {
+    const [single] = this.sources.values()
+    const wanted = this.#isExpected && this.sources.size === 1 && single !== undefined ? single : null
+    if (wanted === this.#active && (wanted !== null || this.#grace !== null)) return
+    const hadSource = this.#active !== null
+    this.#detach()
+    if (!this.#isExpected) return
+    if (wanted !== null) return this.#attach(wanted)
+    // While several sources claim the rank nothing is known to be wrong yet.
+    if (hadSource && this.sources.size === 0) this.#context.reset(this.rank)
+    if (this.#mode === 'events') this.#awaitSource()
+  }
+
+  #attach(source: EventSource): void {
+    const context = this.#context
+    const { rank } = this
+    this.#grace?.cancel()
+    this.#grace = null
+    if (this.#mode === 'events') context.reset(rank)
+    else this.#setMode('events', 'a single event source was found')
+    this.#active = source
+    this.#cursor = new RankCursor({
+      rank, stats: context.cursorStats, canRecover: source.recoveryTarget !== null,
+      effects: {
+        apply: (event) => context.apply(event),
+        reset: () => context.reset(rank),
+        requestRecovery: (startEventId) => this.#ask(startEventId),
+        cancelRecovery: () => this.#endRecovery(),
+      },
+    })
+    this.#cursor.start()
+  }
+
+  #detach(): void {
+    this.#endRecovery()
+    this.#cursor = null
+    this.#active = null
+    this.#checkAtMs = null
+  }
+
+  #awaitSource(): void {
+    this.#grace?.cancel()
+    this.#grace = null
+    if (this.#publishesKvEvents === false) return this.#setMode('approximate', 'its card says that it publishes no KV events')
+    this.#grace = this.#context.clock.setTimer(this.#context.graceMs, () => {
+      this.#grace = null
+      if (this.#active !== null) return
+      this.#setMode('approximate', this.sources.size === 0 ? 'it has no event source' : `${this.sources.size} event sources claim the same rank`)
+    })
+  }
+
+  #setMode(mode: IndexMode, reason: string): void {
+    if (this.#mode === mode) return
+    this.#mode = mode
+    // Events and decisions must not mix in the index.
+    this.#context.reset(this.rank)
+    this.#context.setMode(this.rank, mode, reason)
+  }
+
+  #ask(startEventId: bigint | null): void {
+    const source = this.#active
+    const cursor = this.#cursor
+    if (source === null || source.recoveryTarget === null || cursor === null) return
+    const recovery = this.#context.scheduler.start({
+      rank: this.rank, publisherId: source.publisherId, target: source.recoveryTarget, startEventId,
+      onAnswer: (body, codec) => this.#onAnswer(cursor, { body, codec }),
+      onFail: (reason) => this.#onFail(cursor, reason),
+    })
+    this.#recovery = recovery
+  }
+
+  #onAnswer(cursor: RankCursor, answer: { readonly body: Uint8Array; readonly codec: Codec }): void {
+    const recovery = this.#recovery
+    if (recovery === null || cursor !== this.#cursor) return
+    const task = new RecoveryTask({ ...answer, recovery, isCurrent: () => this.#recovery === recovery && this.#cursor === cursor }, cursor, {
+      // The recovery is over before the cursor goes on, because the cursor may begin the next one.
+      onDone: () => {
+        this.#recovery = null
+        recovery.succeed()
+        this.#touch(this.#context.quietMs)
+        this.#logRecovered(recovery)
+      },
+      onFenced: () => {
+        this.#endRecovery()
+        this.#context.log.error(this.#fields(recovery), 'the source answered with events of another rank; it is ignored until it is replaced')
+      },
+    })
+    this.#context.addTask(task)
+  }
+
+  #onFail(cursor: RankCursor, reason: string): void {
+    const recovery = this.#recovery
+    if (recovery === null || cursor !== this.#cursor) return
+    this.#recovery = null
+    this.#touch(failedDelayMs + this.#context.quietMs)
+    this.#context.log.warn({ ...this.#fields(recovery), reason }, 'missed KV events could not be recovered; overlaps of this worker may be wrong until it answers')
+    cursor.recoveryFailed()
+  }
+
+  #endRecovery(): void {
+    const recovery = this.#recovery
+    this.#recovery = null
+    recovery?.cancel()
+  }
+
+  #logRecovered(recovery: Recovery): void {
+    const isDump = recovery.startEventId === null
+    const message = isDump ? 'blocks of the worker are known' : 'missed KV events were fetched'
+    if (recovery.appliedEvents > 0) this.#context.log.info(this.#fields(recovery), message)
+    else this.#context.log.debug(this.#fields(recovery), message)
+  }
+
+  #fields(recovery: Recovery) {
+    return {
+      worker_id: this.rank.workerId.toString(), dp_rank: this.rank.dpRank, attempts: recovery.attempts, events: recovery.appliedEvents,
+      duration_ms: Math.round(this.#context.clock.nowMs() - recovery.startedAtMs),
+    }
+  }
+}
