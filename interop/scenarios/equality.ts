@@ -50,7 +50,7 @@ const rowsOf = (answer: OverlapAnswer): string =>
   JSON.stringify([answer.block_size, answer.num_blocks, answer.workers.map((row) => [String(row.worker_id), row.dp_rank, row.device_blocks])])
 
 async function explain(port: number, tokens: readonly number[]): Promise<Explained> {
-  const response = await fetch(`http://127.0.0.1:${port}/best_worker_id?explain=true&ids=string`, { method: 'POST', body: JSON.stringify(tokens), headers: { 'content-type': 'application/json' } })
+  const response = await fetch(`http://127.0.0.1:${port}/explain?ids=string`, { method: 'POST', body: JSON.stringify(tokens), headers: { 'content-type': 'application/json' } })
   assert.equal(response.status, 200)
   return await response.json() as Explained
 }

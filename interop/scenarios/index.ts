@@ -1,5 +1,11 @@
 /** All scenarios, in the order they run. */
 import type { Scenario } from '../scenario.ts'
+import { chainScenarios } from './chains.ts'
+import { churnScenarios } from './churn.ts'
 import { endpointScenarios } from './endpoints.ts'
+import { equalityScenarios } from './equality.ts'
+import { failureScenarios } from './failures.ts'
 
-export const scenarios: readonly Scenario[] = [...endpointScenarios]
+export const scenarios: readonly Scenario[] = [
+  ...endpointScenarios, ...failureScenarios, ...equalityScenarios, ...chainScenarios, ...churnScenarios,
+]
