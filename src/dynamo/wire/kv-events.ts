@@ -7,7 +7,7 @@
 import { hashCount, type HashList } from '../../model/hash-list.ts'
 import type { BlockMmInfo, KvEventData, RouterEvent, StorageTier } from '../../model/kv-event.ts'
 import { readBlockMmInfo, writeBlockMmInfo } from '../../msgpack/block-mm-info.ts'
-import { KeyTable, MsgpackError, type MsgpackCursor } from '../../msgpack/cursor.ts'
+import { KeyTable, MsgpackError, type MsgpackCursor, type MsgpackValue } from '../../msgpack/cursor.ts'
 import { MsgpackWriter } from '../../msgpack/writer.ts'
 import { decodePayload } from './payload.ts'
 
@@ -236,3 +236,11 @@ function writeData(writer: MsgpackWriter, data: KvEventData): void {
     writeBlockMmInfo(writer, data.mmInfos?.[index] ?? null)
   }
 }
+
+// ---- Plain values (JSON bodies) --------------------------------------------------------------------------------------------
+
+/** An event that was decoded as plain values, integers as numbers or bigints. Errors: WireError. */
+export const routerEventFromValue = (value: MsgpackValue): RouterEvent => decodeKvEvent(new MsgpackWriter(1024).value(value).finish())
+
+/** An event as plain values with Dynamo's field names; integers beyond 2^53 are bigints. */
+export const routerEventToValue = (event: RouterEvent): MsgpackValue => decodePayload('kv event', encodeKvEvent(event), (cursor) => cursor.readValue())
