@@ -64,10 +64,11 @@ export interface RouterListener {
   onDecision?(decision: Decision, request: RoutingRequest): void
   onRefusal?(refusal: Refusal, request: RoutingRequest): void
   onEventApplied?(kind: 'stored' | 'removed' | 'cleared', tier: StorageTier, status: ApplyStatus): void
+  /** A worker is new, or its ranks have changed. */
   onWorkerAdded?(worker: WorkerDescription): void
   onWorkerRemoved?(workerId: WorkerId): void
   onBookingExpired?(requestId: string, rank: WorkerRank): void
-  /** A rank changed between event-driven and approximate indexing. */
+  /** A rank changed between event-driven and approximate indexing; an approximate rank that its worker gave up says `events` last. */
   onIndexMode?(rank: WorkerRank, mode: 'events' | 'approximate'): void
 }
 

@@ -224,6 +224,22 @@ test('a worker that changes its ranks keeps blocks and bookings of those that st
   assert.deepEqual(router.overlap({ tokens: prompt }).rows, [{ workerId: 5n, dpRank: 0, deviceBlocks: 0, hostExtensionBlocks: 0, diskExtensionBlocks: 0 }])
 })
 
+test('listeners hear of new workers, of changed ranks and of approximate ranks that are given up', () => {
+  const heard: string[] = []
+  const { router } = rig({}, {
+    onWorkerAdded: ({ workerId, dpStart, dpSize }) => heard.push(`${workerId} has ${dpStart}+${dpSize}`),
+    onIndexMode: ({ dpRank }, mode) => heard.push(`${dpRank} ${mode}`),
+    onWorkerRemoved: (workerId) => heard.push(`${workerId} gone`),
+  })
+  router.upsertWorker(worker(1n, { dpSize: 2, publishesKvEvents: false }))
+  router.upsertWorker(worker(1n, { dpSize: 2, publishesKvEvents: false, taints: ['slow'] }))
+  router.upsertWorker(worker(1n, { dpSize: 1, publishesKvEvents: false }))
+  router.removeWorker(1n)
+  router.removeWorker(1n)
+  router.upsertWorker(worker(2n, { dpSize: 2 ** 32 - 1 }))
+  assert.deepEqual(heard, ['1 has 0+2', '0 approximate', '1 approximate', '1 events', '1 has 0+1', '1 gone', '2 has 0+4096'])
+})
+
 test('a plain decode pool is routed by load alone and books the whole prompt', () => {
   const { router } = rig({ role: 'decode' })
   router.upsertWorker(worker(1n))

@@ -96,10 +96,13 @@ export class KvRouter implements Router {
     const before = this.#directory.get(description.workerId)?.description
     const { worker, isNew, added, dropped } = this.#directory.upsert(description)
     this.#generation += 1
-    for (const slot of dropped) this.#dropSlot(slot)
+    for (const { slot, dpRank } of dropped) {
+      if (this.#approximate.has(slot)) this.#ports.listener?.onIndexMode?.({ workerId: worker.workerId, dpRank }, 'events')
+      this.#dropSlot(slot)
+    }
     this.#loads.ensureSlots(this.#directory.slotEnd)
     for (const slot of worker.slots) this.#monitor.setRank(slot, description, added.includes(slot))
-    if (isNew) this.#ports.listener?.onWorkerAdded?.(description)
+    if (isNew || added.length > 0 || dropped.length > 0) this.#ports.listener?.onWorkerAdded?.(worker.description)
     const wantsEvents = this.settings.useKvEvents && description.publishesKvEvents !== false
     const modeChanged = before !== undefined && (before.publishesKvEvents === false) !== (description.publishesKvEvents === false)
     for (const slot of modeChanged ? worker.slots : added) this.#setMode(slot, wantsEvents ? 'events' : 'approximate')

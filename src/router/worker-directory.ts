@@ -16,7 +16,7 @@ export interface DirectoryChange {
   readonly worker: WorkerRecord
   readonly isNew: boolean
   readonly added: readonly RankSlot[]
-  readonly dropped: readonly RankSlot[]
+  readonly dropped: readonly { readonly slot: RankSlot; readonly dpRank: number }[]
 }
 
 const compareIds = (a: WorkerId, b: WorkerId): number => (a < b ? -1 : a > b ? 1 : 0)
@@ -78,9 +78,10 @@ export class WorkerDirectory {
   }
 
   /** Adds a worker or applies a changed description; ranks that stay keep their slots. */
-  upsert(description: WorkerDescription): DirectoryChange {
-    const old = this.#records.get(description.workerId)
-    const size = Math.min(ranksPerWorkerMax, Math.max(1, Math.trunc(description.dpSize) || 1))
+  upsert(given: WorkerDescription): DirectoryChange {
+    const old = this.#records.get(given.workerId)
+    const size = Math.min(ranksPerWorkerMax, Math.max(1, Math.trunc(given.dpSize) || 1))
+    const description = size === given.dpSize ? given : { ...given, dpSize: size }
     const added: RankSlot[] = []
     const slots: RankSlot[] = []
     for (let rank = description.dpStart; rank < description.dpStart + size; rank++) {
@@ -88,7 +89,9 @@ export class WorkerDirectory {
       if (slot === undefined) added.push((slot = this.#takeSlot()))
       slots.push(slot)
     }
-    const dropped = old === undefined ? [] : old.slots.filter((slot) => !slots.includes(slot))
+    const dropped = (old?.slots ?? [])
+      .map((slot, index) => ({ slot, dpRank: (old?.dpStart ?? 0) + index }))
+      .filter(({ slot }) => !slots.includes(slot))
     const taints = new Set(description.taints)
     for (const [domain, value] of description.topologyDomains) taints.add(topologyTaint(domain, value))
     const worker: WorkerRecord = {
@@ -100,7 +103,7 @@ export class WorkerDirectory {
       description,
     }
     this.#records.set(description.workerId, worker)
-    for (const slot of dropped) this.#owners[slot] = undefined
+    for (const { slot } of dropped) this.#owners[slot] = undefined
     for (const slot of slots) this.#owners[slot] = worker
     this.#forgetViews()
     return { worker, isNew: old === undefined, added, dropped }
