@@ -22,7 +22,7 @@ export interface RankContext {
   readonly cursorStats: CursorStats
   /** How long an expected rank may be without a usable source before it is indexed approximately. */
   readonly graceMs: number
-  /** How long a source must be quiet before it is asked for events that were lost at the end; 0: never. */
+  /** How long a source must be quiet before it is asked whether its last events were lost; 0: never. */
   readonly quietMs: number
   apply(event: RouterEvent): void
   reset(rank: WorkerRank): void
@@ -30,8 +30,10 @@ export interface RankContext {
   addTask(task: RecoveryTask): void
 }
 
-/** After a failed recovery the next try on our own comes so much later than a quiet check. */
-const failedDelayMs = 25_000
+/** A source that stays quiet is asked again after twice the time, up to this factor of the first. */
+const quietFactorMax = 64
+/** After a failed recovery the next try on our own comes after this factor. */
+const failedFactor = 8
 
 export class FollowedRank {
   readonly rank: WorkerRank
@@ -44,8 +46,9 @@ export class FollowedRank {
   #recovery: Recovery | null = null
   #mode: IndexMode = 'events'
   #grace: TimerHandle | null = null
-  /** When a quiet check is due; null when nothing happened since the last. */
+  /** When a quiet check is due; null while there is nobody to ask. */
   #checkAtMs: number | null = null
+  #quietFactor = 1
 
   constructor(rank: WorkerRank, context: RankContext) {
     this.rank = rank
@@ -109,19 +112,20 @@ export class FollowedRank {
 
   /** A live event of the single source. */
   onEvent(event: RouterEvent): void {
-    this.#touch(this.#context.quietMs)
+    this.#checkAfter(1)
     this.#cursor?.onEvent(event)
   }
 
   /** Asks a source that has gone quiet whether its last events were lost. */
   checkQuiet(nowMs: number): void {
     if (this.#checkAtMs === null || nowMs < this.#checkAtMs || this.#recovery !== null || this.#context.quietMs === 0) return
-    this.#checkAtMs = null
+    this.#checkAfter(Math.min(2 * this.#quietFactor, quietFactorMax))
     this.#cursor?.checkTail()
   }
 
-  #touch(delayMs: number): void {
-    this.#checkAtMs = this.#context.clock.nowMs() + delayMs
+  #checkAfter(factor: number): void {
+    this.#quietFactor = factor
+    this.#checkAtMs = this.#context.clock.nowMs() + factor * this.#context.quietMs
   }
 
   #reconcile(): void {
@@ -203,7 +207,7 @@ export class FollowedRank {
       onDone: () => {
         this.#recovery = null
         recovery.succeed()
-        this.#touch(this.#context.quietMs)
+        if (recovery.newEvents > 0 || recovery.startEventId === null) this.#checkAfter(1)
         this.#logRecovered(recovery)
       },
       onFenced: () => {
@@ -218,7 +222,7 @@ export class FollowedRank {
     const recovery = this.#recovery
     if (recovery === null || cursor !== this.#cursor) return
     this.#recovery = null
-    this.#touch(failedDelayMs + this.#context.quietMs)
+    this.#checkAfter(failedFactor)
     this.#context.log.warn({ ...this.#fields(recovery), reason }, 'missed KV events could not be recovered; overlaps of this worker may be wrong until it answers')
     cursor.recoveryFailed()
   }
@@ -232,13 +236,13 @@ export class FollowedRank {
   #logRecovered(recovery: Recovery): void {
     const isDump = recovery.startEventId === null
     const message = isDump ? 'blocks of the worker are known' : 'missed KV events were fetched'
-    if (recovery.appliedEvents > 0) this.#context.log.info(this.#fields(recovery), message)
+    if (recovery.newEvents > 0) this.#context.log.info(this.#fields(recovery), message)
     else this.#context.log.debug(this.#fields(recovery), message)
   }
 
   #fields(recovery: Recovery) {
     return {
-      worker_id: this.rank.workerId.toString(), dp_rank: this.rank.dpRank, attempts: recovery.attempts, events: recovery.appliedEvents,
+      worker_id: this.rank.workerId.toString(), dp_rank: this.rank.dpRank, attempts: recovery.attempts, events: recovery.newEvents,
       duration_ms: Math.round(this.#context.clock.nowMs() - recovery.startedAtMs),
     }
   }

@@ -49,7 +49,7 @@ export interface KvStateFollowerParts {
 export interface KvStateLimits extends RecoveryLimits {
   /** A worker without a usable source for so long is indexed approximately. */
   readonly graceMs: number
-  /** A source that is quiet for so long is asked once for events lost at the end; 0: never. */
+  /** A source that is quiet for so long is asked whether its last events were lost, and ever more rarely while it stays quiet; 0: never. */
   readonly quietMs: number
   /** Time of one slice of applying events. */
   readonly budgetMs: number

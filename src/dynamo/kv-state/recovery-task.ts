@@ -66,6 +66,7 @@ export class RecoveryTask {
     this.#lastEventId = answer.lastEventId
     recovery.totalEvents = answer.events.count
     recovery.appliedEvents = 0
+    recovery.newEvents = 0
     this.#cursor.beginAnswer(answer.kind)
     return true
   }
@@ -77,8 +78,13 @@ export class RecoveryTask {
       this.#cursor.finishAnswer(this.#lastEventId)
       return false
     }
-    this.#input.recovery.appliedEvents += 1
-    if (this.#cursor.recovered(event)) return true
+    const { recovery } = this.#input
+    const known = this.#cursor.lastEventId
+    recovery.appliedEvents += 1
+    if (this.#cursor.recovered(event)) {
+      if (this.#kind === 'dump' || this.#cursor.lastEventId !== known) recovery.newEvents += 1
+      return true
+    }
     this.#outcome.onFenced()
     return false
   }

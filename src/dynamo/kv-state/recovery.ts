@@ -110,6 +110,8 @@ export class Recovery {
   readonly startedAtMs: number
   /** Events of the answer applied so far, and all in it; null before it came. */
   appliedEvents = 0
+  /** Those of them that were not known before. */
+  newEvents = 0
   totalEvents: number | null = null
   attempts = 0
   readonly #scheduler: RecoveryScheduler
