@@ -21,10 +21,11 @@ export function didYouMean(given: string, candidates: Iterable<string>): string 
 /** The candidate at the smallest edit distance, or null when all are further than a third of the name. */
 export function nearestName(given: string, candidates: Iterable<string>): string | null {
   const name = given.slice(0, 80)
+  const names = [...candidates]
   const bound = Math.max(2, Math.floor(name.length / 3))
   let best: string | null = null
   let bestDistance = bound + 1
-  for (const candidate of candidates) {
+  for (const candidate of names) {
     const distance = editDistance(name, candidate)
     if (distance < bestDistance) {
       best = candidate
@@ -32,7 +33,7 @@ export function nearestName(given: string, candidates: Iterable<string>): string
     }
   }
   // A name that is cut short is near to nothing as a whole.
-  return best ?? [...candidates].find((candidate) => name.length >= 6 && editDistance(name, candidate.slice(0, name.length)) <= 2) ?? null
+  return best ?? names.find((candidate) => name.length >= 6 && editDistance(name, candidate.slice(0, name.length)) <= 2) ?? null
 }
 
 /** Levenshtein distance. Cost: the product of the lengths. */

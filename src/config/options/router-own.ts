@@ -53,6 +53,10 @@ export const routerOwnOptions = {
     ...warmpath, name: 'output-timeout', env: ['WARMPATH_OUTPUT_TIMEOUT', 'DYN_HTTP_BACKEND_STREAM_TIMEOUT_SECS'], unit: 'seconds',
     minimum: 0, section: failing, help: 'Longest silence between two outputs; 0 waits for ever.',
   }),
+  activeRequestsMax: integerOption(16_384, {
+    ...warmpath, name: 'active-requests-max', env: ['WARMPATH_ACTIVE_REQUESTS_MAX'], minimum: 1, maximum: 1_000_000, unit: 'requests', section: overload,
+    help: 'Most requests that the router carries at once; further ones are refused.',
+  }),
   activeDecodeBlocksThreshold: maybeNumber({
     ...warmpath, name: 'active-decode-blocks-threshold', env: ['WARMPATH_ACTIVE_DECODE_BLOCKS_THRESHOLD'], minimum: 0, maximum: 1, isNullable: true,
     section: overload, defaultText: 'off', help: 'A worker with more than this share of its blocks in use gets no new requests.',

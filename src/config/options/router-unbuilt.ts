@@ -10,7 +10,7 @@ function aisOption<T extends string | number | null>(name: string, make: (input:
   const env = name.toUpperCase().replaceAll('-', '_')
   return make({
     name: `ais-${name}`, olderNames: name === 'perf-config' ? [] : [{ name: `aic-${name}`, inDynamo16: true }],
-    env: [`DYN_AIS_${env}`], olderEnv: name === 'perf-config' ? [] : [`DYN_AIC_${env}`], since: 'Dynamo 1.1', section: unbuilt,
+    env: [`DYN_AIS_${env}`], olderEnv: name === 'perf-config' ? [] : [`DYN_AIC_${env}`], since: 'Dynamo 1.6', section: unbuilt,
     unavailable: { why: 'prompt work is counted in tokens, without a performance model', mend: 'leave it out' },
     help: `Performance model: ${name}.`,
   })

@@ -1,7 +1,7 @@
 /** Settings of the Dynamo runtime that a process takes from its environment (or from the `--config` file), without flags. */
 import { booleanOption, integerOption, maybeInteger, maybePath, maybeText, numberOption, textOption } from '../option.ts'
 
-const env = (name: string, ...names: string[]) => ({ name, isFlag: false as const, env: names })
+const env = (name: string, ...names: string[]) => ({ name, isFlag: false as const, since: 'Dynamo', env: names })
 const planes = 'Planes and discovery'
 const etcd = 'etcd'
 const tcp = 'TCP'
@@ -119,7 +119,7 @@ export const runtimeOptions = {
     ...env('runtime-graceful-shutdown-timeout', 'DYN_RUNTIME_GRACEFUL_SHUTDOWN_TIMEOUT_SECS'), minimum: 0, unit: 'seconds', section: life,
     help: 'How long open streams may take to finish after SIGTERM.',
   }),
-  shutdownGraceSeconds: numberOption(5, {
+  shutdownGraceSeconds: numberOption(1, {
     ...env('graceful-shutdown-grace-period', 'DYN_GRACEFUL_SHUTDOWN_GRACE_PERIOD_SECS'), minimum: 0, unit: 'seconds', section: life,
     help: 'How long callers get to notice that the record is gone before new requests are refused.',
   }),
