@@ -84,10 +84,14 @@ export class EtcdConnection {
     return this.#library !== null && error instanceof this.#library.EtcdLeaseInvalidError
   }
 
-  /** Makes one call, on each endpoint in turn until one answers. Rejects with the last endpoint's error, or etcd's own refusal. */
+  /**
+   * Makes one call, on each endpoint in turn until one answers; a client that has been in use gets a second chance as a new one.
+   * The call must be safe to repeat. Rejects with the last endpoint's error, or etcd's own refusal.
+   */
   async call<T>(work: (client: Etcd3) => Promise<T>): Promise<T> {
     let last: unknown
-    for (let attempt = 0; attempt < this.#settings.endpoints.length; attempt += 1) {
+    const attempts = this.#settings.endpoints.length + (this.#session === null ? 0 : 1)
+    for (let attempt = 0; attempt < attempts; attempt += 1) {
       const session = this.session()
       try {
         return await work(session.client)

@@ -161,6 +161,26 @@ describe('etcd', { concurrency: 4 }, () => {
     await assert.rejects(discovery.start(new AbortController().signal), (error: Error) => error.message.includes(url) && error.message.includes('DYN_DISCOVERY_BACKEND=file'))
   })
 
+  it('closing a watch disturbs no other, nor the calls of that moment', { skip }, async () => {
+    const log = rememberingLog()
+    const discovery = new EtcdDiscovery({ ...settings(sharedUrl()), clock: systemClock, log })
+    await started(discovery)
+    const seen = new Recorder()
+    discovery.watch(bucket, 'calm', seen.listener)
+    const others = Array.from({ length: 10 }, (_item, index) => {
+      const recorder = new Recorder()
+      return { recorder, watch: discovery.watch('v1/mdc', `calm${index}`, recorder.listener) }
+    })
+    await until('all synced', () => seen.lines.length === 1 && others.every(({ recorder }) => recorder.lines.length === 1))
+    for (const [index, { watch }] of others.entries()) {
+      watch.close()
+      await discovery.put(bucket, `calm/c/e/${index}`, { n: index })
+    }
+    await until('all seen', () => seen.lines.length === 11)
+    await discovery.close(1_000)
+    assert.deepEqual(log.lines.map(({ message }) => message), [])
+  })
+
   it('a dead endpoint among several is passed over', { skip }, async () => {
     const dead = `http://127.0.0.1:${await freePort()}`
     const log = rememberingLog()

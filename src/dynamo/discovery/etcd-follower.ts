@@ -128,6 +128,8 @@ export class EtcdFollower {
     } finally {
       session.streams.delete(stop)
       this.#stop = null
+      // Ended first: the library takes the cancelling of an open stream for a failure of the endpoint and closes all its channels.
+      stream.end()
       stream.cancel()
     }
   }
