@@ -8,7 +8,7 @@ import type { RawEvent, RawEventBatch, RawPlacement } from '../kv-events/raw-eve
 import { hashAt, type HashList } from '../model/hash-list.ts'
 import type { BlockMmInfo } from '../model/kv-event.ts'
 import { KeyTable, MsgpackCursor, MsgpackError } from '../msgpack/cursor.ts'
-import { mmInfosOfExtraKeys, namespaceOfExtraKeys, readBlockMmInfos, readExtraKeys, readTokenIds, type ExtraKeys } from './raw-kv-fields.ts'
+import { mmInfosOfExtraKeys, namespaceOfExtraKeys, readBlockMmInfos, readExtraKeys, readTextOrBytes, readTokenIds, type ExtraKeys } from './raw-kv-fields.ts'
 
 export type RawBatchOutcome =
   | { readonly kind: 'batch'; readonly batch: RawEventBatch }
@@ -82,7 +82,13 @@ interface Fields extends Partial<RawPlacement> {
   sessionId?: string | null
 }
 
-const readText = (cursor: MsgpackCursor): string | null => (cursor.tryNil() ? null : cursor.readString())
+const readText = (cursor: MsgpackCursor): string | null => (cursor.tryNil() ? null : readTextOrBytes(cursor))
+/** A locality by name, or by its place in Dynamo's enumeration. */
+function readLocality(cursor: MsgpackCursor): string | null {
+  if (cursor.peek() !== 'integer') return readText(cursor)
+  const index = cursor.readBigU64()
+  return index === 0n ? 'LOCAL' : index === 1n ? 'REMOTE' : `locality ${index}`
+}
 const readUint = (cursor: MsgpackCursor): number | null => (cursor.tryNil() ? null : cursor.readU32())
 
 function readHashes(cursor: MsgpackCursor): HashList {
@@ -138,7 +144,7 @@ const mapKeys = new KeyTable([
 ])
 
 const mapReaders: readonly ((cursor: MsgpackCursor, fields: Fields) => void)[] = [
-  (cursor, fields) => { fields.tag = cursor.readString() },
+  (cursor, fields) => { fields.tag = readTextOrBytes(cursor) },
   (cursor, fields) => { fields.blockHashes = readHashes(cursor) },
   (cursor, fields) => { fields.parentHash = readParent(cursor) },
   (cursor, fields) => { fields.tokens = readTokenIds(cursor) },
@@ -151,7 +157,7 @@ const mapReaders: readonly ((cursor: MsgpackCursor, fields: Fields) => void)[] =
   (cursor, fields) => { fields.groupIndex = readUint(cursor) },
   (cursor, fields) => { fields.attentionKind = readText(cursor) },
   (cursor) => { readUint(cursor) },
-  (cursor, fields) => { fields.locality = readText(cursor) },
+  (cursor, fields) => { fields.locality = readLocality(cursor) },
   (cursor, fields) => { fields.ownership = readText(cursor) },
   (cursor, fields) => { fields.sessionId = readText(cursor) },
 ]
@@ -176,7 +182,7 @@ function readArrayEvent(cursor: MsgpackCursor): RawEvent {
   const start = cursor.offset
   const size = cursor.readArrayHeader()
   if (size === 0) throw new MsgpackError('an event without tag', start)
-  const fields: Fields = { tag: cursor.readString() }
+  const fields: Fields = { tag: readTextOrBytes(cursor) }
   let left = size - 1
   const next = (): boolean => (left -= 1) >= 0
   switch (fields.tag) {
@@ -208,13 +214,17 @@ function readArrayEvent(cursor: MsgpackCursor): RawEvent {
 
 const saltKeys = new KeyTable(['cache_salt'])
 
-/** Slot 7: the adapter's name, or SGLang's `{"cache_salt": …}`, which counts when it is not empty. */
+/** Slot 7: the adapter's name, or SGLang's `{"cache_salt": "…"}`, which counts when it is not empty. */
 function readLoraOrSalt(cursor: MsgpackCursor, fields: Fields): void {
   if (cursor.peek() !== 'map') { fields.loraName = readText(cursor); return }
+  const start = cursor.offset
+  let salt: string | null = null
   for (let left = cursor.readMapHeader(); left > 0; left -= 1) {
-    if (cursor.readKey(saltKeys, 0) === 0) fields.cacheSalt = readText(cursor) || null
+    if (cursor.readKey(saltKeys, 0) === 0) salt = readTextOrBytes(cursor)
     else cursor.skip()
   }
+  if (salt === null) throw new MsgpackError('metadata without cache_salt', start)
+  fields.cacheSalt = salt || null
 }
 
 type TrailingSlot = null | number | string | readonly (BlockMmInfo | null)[] | 'other'
@@ -253,7 +263,7 @@ function readSlot(cursor: MsgpackCursor, withInfos: boolean): Trailing {
   const family = cursor.peek()
   try {
     if (family === 'integer') return { kind: 'uint', value: cursor.readU32() }
-    if (family === 'string') return { kind: 'text', value: cursor.readString() }
+    if (family === 'string' || family === 'binary') return { kind: 'text', value: readTextOrBytes(cursor) }
     if (family === 'array' && withInfos) return { kind: 'infos', value: readBlockMmInfos(cursor) }
   } catch (error) {
     if (!(error instanceof MsgpackError)) throw error

@@ -11,6 +11,20 @@ interface ExtraKey {
   readonly plain: boolean
 }
 
+const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
+
+/** A text, also one that came as binary: Dynamo takes both. Errors: not UTF-8. */
+export function readTextOrBytes(cursor: MsgpackCursor): string {
+  if (cursor.peek() !== 'binary') return cursor.readString()
+  const start = cursor.offset
+  try {
+    return utf8.decode(cursor.readBinary())
+  } catch (error) {
+    if (error instanceof MsgpackError) throw error
+    throw new MsgpackError('a text that is not UTF-8', start)
+  }
+}
+
 /** A list of tokens, or of token pairs (Eagle): then the first of each pair and the second of the last. */
 export function readTokenIds(cursor: MsgpackCursor): { readonly tokens: Uint32Array; readonly isEagle: boolean } {
   const count = cursor.readArrayHeader()
@@ -49,12 +63,12 @@ export function readExtraKeys(cursor: MsgpackCursor): ExtraKeys {
 function readExtraKey(cursor: MsgpackCursor): ExtraKey | null {
   const start = cursor.offset
   switch (cursor.peek()) {
-    case 'string': return { text: cursor.readString(), plain: true }
-    case 'integer': case 'float': case 'boolean': case 'binary': cursor.skip(); return null
+    case 'string': case 'binary': return { text: readTextOrBytes(cursor), plain: true }
+    case 'integer': case 'float': case 'boolean': cursor.skip(); return null
     case 'array': {
       const size = cursor.readArrayHeader()
-      if (size === 2 && cursor.peek() === 'string') {
-        const text = cursor.readString()
+      if (size === 2 && (cursor.peek() === 'string' || cursor.peek() === 'binary')) {
+        const text = readTextOrBytes(cursor)
         cursor.readInteger()
         return { text, plain: false }
       }

@@ -2,9 +2,10 @@
 import { test } from 'node:test'
 import assert from 'node:assert/strict'
 import fc from 'fast-check'
+import type { RawEvent, RawStored } from '../../kv-events/raw-event.ts'
+import { hashesToBigints } from '../../model/hash-list.ts'
 import type { Clock, TimerHandle } from '../../ports.ts'
 import { FailureError } from '../../model/failure.ts'
-import type { EngineEvent } from './engine-event.ts'
 import { SimulatedEngine } from './engine.ts'
 import type { EngineOutput } from './output-queue.ts'
 import type { EngineRequest } from './sequence.ts'
@@ -45,17 +46,18 @@ const request = (id: string, tokens: readonly number[], more: Partial<EngineRequ
 /** Follows events as a router would: what is cached, with every parent known before its child. */
 class Mirror {
   readonly blocks = new Map<bigint, bigint | null>()
-  apply(events: readonly EngineEvent[]): void {
+  apply(events: readonly RawEvent[]): void {
     for (const event of events) {
-      if (event.type === 'AllBlocksCleared') this.blocks.clear()
-      else if (event.type === 'BlockStored') this.#stored(event)
-      else for (const hash of event.block_hashes) this.#removed(hash)
+      if (event.kind === 'stored') this.#stored(event)
+      else if (event.kind === 'removed') for (const hash of hashesToBigints(event.blockHashes)) this.#removed(hash)
+      else assert.fail(`an event of kind ${event.kind}`)
     }
   }
-  #stored(event: EngineEvent & { type: 'BlockStored' }): void {
-    assert.equal(event.token_ids.length, event.block_hashes.length * event.block_size)
-    let parent = event.parent_block_hash
-    for (const hash of event.block_hashes) {
+  #stored(event: RawStored): void {
+    const hashes = hashesToBigints(event.blockHashes)
+    assert.equal(event.tokens.length, hashes.length * event.blockSize)
+    let parent = event.parentHash
+    for (const hash of hashes) {
       if (parent !== null) assert.ok(this.blocks.has(parent), 'the parent is stored first')
       assert.ok(!this.blocks.has(hash), 'a block is stored once')
       this.blocks.set(hash, parent)

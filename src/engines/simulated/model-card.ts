@@ -1,4 +1,5 @@
 /** The model card of a simulated worker: how routers and frontends learn its capacity, ranks and role. */
+import { slugOf } from '../../dynamo/cards/model-card.ts'
 import type { EndpointId, JsonObject } from '../../ports.ts'
 import type { ModelFiles } from './model-files.ts'
 import type { EngineSettings } from './settings.ts'
@@ -19,9 +20,6 @@ const needsByRole: Readonly<Record<SimulatedRole, readonly (readonly string[])[]
   prefill: [['decode']],
   decode: [['prefill']],
 }
-
-/** Key-safe form of a model name. */
-const slugOf = (name: string): string => name.toLowerCase().replace(/[^a-z0-9_-]/g, '_')
 
 /** The `card_json` of Dynamo 1.6.1. */
 export function simulatedCard(parts: CardParts): JsonObject {

@@ -39,9 +39,10 @@ export function engineRequest(id: string, body: BodyObject): EngineRequest {
   }
 }
 
-/** An output as a map; the last one carries `completion_usage`. */
-export function outputMap(output: EngineOutput): JsonObject {
-  const { tokens, finishReason, promptTokens, outputTokens, cachedTokens } = output
+/** An output as a map; the last one carries `completion_usage`. `remoteCachedTokens`: what a remote prefill found cached, else null. */
+export function outputMap(output: EngineOutput, remoteCachedTokens: number | null = null): JsonObject {
+  const { tokens, finishReason, promptTokens, outputTokens } = output
+  const cachedTokens = remoteCachedTokens ?? output.cachedTokens
   if (finishReason === null) return { token_ids: tokens, index: 0 }
   return {
     token_ids: tokens,

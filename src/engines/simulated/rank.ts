@@ -5,9 +5,10 @@
  * out, the youngest sequence goes back to the queue and computes again later. Time passes on a virtual line that follows the
  * clock, so that steps shorter than a timer's tick still take their share.
  */
+import type { RawEvent } from '../../kv-events/raw-event.ts'
 import type { Clock, TimerHandle } from '../../ports.ts'
 import { BlockCache } from './block-cache.ts'
-import type { EngineEvent, EngineEventSink } from './engine-event.ts'
+import { removedEvent, storedEvent, type EngineEventSink } from './engine-event.ts'
 import type { FinishReason, Sequence } from './sequence.ts'
 import type { EngineSettings } from './settings.ts'
 
@@ -39,7 +40,9 @@ export class Rank {
   readonly #sink: EngineEventSink | null
   readonly #waiting: Sequence[] = []
   readonly #running: Sequence[] = []
-  #events: EngineEvent[] = []
+  #events: RawEvent[] = []
+  /** Removed since the last event. */
+  #removedHashes: bigint[] = []
   #timer: TimerHandle | null = null
   #virtualMs = 0
   #stepping = false
@@ -262,23 +265,25 @@ export class Rank {
   #stored(sequence: Sequence, start: number, end: number): void {
     if (start >= end || this.#sink === null) return
     const { blockSize } = this.#settings
-    this.#events.push({
-      type: 'BlockStored',
-      block_hashes: sequence.hashes.slice(start, end),
-      parent_block_hash: sequence.parentHash(start),
-      token_ids: sequence.tokens.slice(start * blockSize, end * blockSize),
-      block_size: blockSize,
-      medium: 'GPU',
-      lora_name: sequence.request.loraName,
-      cache_salt: sequence.request.cacheSalt,
-    })
+    this.#closeRemovedRun()
+    this.#events.push(storedEvent({
+      hashes: sequence.hashes.slice(start, end),
+      parentHash: sequence.parentHash(start),
+      tokens: sequence.tokens.slice(start * blockSize, end * blockSize),
+      blockSize,
+      loraName: sequence.request.loraName,
+      cacheSalt: sequence.request.cacheSalt,
+    }))
   }
 
   #removed(hash: bigint): void {
-    if (this.#sink === null) return
-    const last = this.#events.at(-1)
-    if (last?.type === 'BlockRemoved') this.#events[this.#events.length - 1] = { ...last, block_hashes: [...last.block_hashes, hash] }
-    else this.#events.push({ type: 'BlockRemoved', block_hashes: [hash], medium: 'GPU' })
+    if (this.#sink !== null) this.#removedHashes.push(hash)
+  }
+
+  #closeRemovedRun(): void {
+    if (this.#removedHashes.length === 0) return
+    this.#events.push(removedEvent(this.#removedHashes))
+    this.#removedHashes = []
   }
 
   #release(sequence: Sequence): void {
@@ -292,6 +297,7 @@ export class Rank {
   }
 
   #flush(): void {
+    this.#closeRemovedRun()
     if (this.#events.length === 0) return
     const events = this.#events
     this.#events = []

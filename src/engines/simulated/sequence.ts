@@ -80,10 +80,6 @@ export class Sequence {
     return block === 0 ? null : (this.hashes[block - 1] ?? null)
   }
 
-  blockTokens(block: number): number[] {
-    return this.tokens.slice(block * this.#blockSize, (block + 1) * this.#blockSize)
-  }
-
   /** The next output token, the same for the same prompt on every engine. */
   nextToken(): number {
     const { naturalOutputTokens, vocabularySize } = this.#settings
