@@ -81,8 +81,9 @@ export class DeviceTree {
       this.#coverAndName(slot, edge, following, after, count, hashes, 0)
     } else if (same === rest && edges[edge * E.stride + E.internal] === 0) {
       const known = store.coverage(edge, slot) - after
+      const next = this.#names.give(slot, following, true, hashes, 0, known)
       const appended = store.append(edge, slot, locals, hashes, same)
-      this.#names.give(slot, following === 0 ? appended : following, known, hashes, 0, count)
+      this.#names.give(slot, next === 0 ? appended : next, false, hashes, known, count - known)
     } else {
       this.#storeBelow(slot, rest > 0 ? store.split(edge, after) : edge, hashes, locals, 0)
     }
@@ -107,9 +108,11 @@ export class DeviceTree {
 
   /** Extends a rank's coverage over `count` blocks from `first`, at `offset` of the edge, and names them. */
   #coverAndName(slot: number, edge: number, first: number, offset: number, count: number, hashes: HashList, from: number): void {
-    const before = this.#store.coverage(edge, slot)
-    if (offset + count > before) this.#store.setCoverage(edge, slot, offset + count)
-    this.#names.give(slot, first, before - offset, hashes, from, count)
+    const known = Math.min(count, Math.max(0, this.#store.coverage(edge, slot) - offset))
+    const next = this.#names.give(slot, first, true, hashes, from, known)
+    if (known === count) return
+    this.#store.setCoverage(edge, slot, offset + count)
+    this.#names.give(slot, next, false, hashes, from + known, count - known)
   }
 
   #storeBelow(slot: number, start: number, hashes: HashList, locals: HashList, start0: number): void {
@@ -123,7 +126,7 @@ export class DeviceTree {
       if (child === 0) {
         const leaf = edge !== store.root && edges[edge * E.stride + E.internal] === 0 && store.owners.has(edges[edge * E.stride + E.full]!, slot)
         const first = leaf ? store.append(edge, slot, locals, hashes, from) : store.addLeaf(edge, slot, locals, hashes, from)
-        this.#names.give(slot, first, 0, hashes, from, count - from)
+        this.#names.give(slot, first, false, hashes, from, count - from)
         return
       }
       const common = this.#commonLocals(child, locals, from)
@@ -162,9 +165,11 @@ export class DeviceTree {
       if (id === 0) continue
       const edge = this.#store.blocks.words[id * B.stride + B.edge]!
       let first = id
+      if (again) this.#names.forgetName(slot, hashes[2 * i]!, hashes[2 * i + 1]!)
       for (; i + 1 < count; i += 1) {
         const next = this.#stillKnown(slot, hashes, i + 1, again)
         if (next === 0 || this.#store.blocks.words[next * B.stride + B.edge] !== edge) break
+        if (again) this.#names.forgetName(slot, hashes[2 * i + 2]!, hashes[2 * i + 3]!)
         if (this.#store.offsetOf(next) < this.#store.offsetOf(first)) first = next
       }
       this.#uncover(slot, edge, first)

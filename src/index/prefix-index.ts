@@ -45,7 +45,8 @@ export class TieredPrefixIndex implements ApproximatePrefixIndex {
     return this.#expiries.pairCount
   }
 
-  get #recordCount(): number {
+  /** Records kept for the entries: blocks of the trees and names apart from rule. 0 when no rank holds anything. */
+  get recordCount(): number {
     return this.#device.recordCount + this.#host.recordCount + this.#disk.recordCount + this.#external.recordCount
   }
 
@@ -70,7 +71,7 @@ export class TieredPrefixIndex implements ApproximatePrefixIndex {
     if (hashes.length !== locals.length) return 'invalid_block'
     const count = hashes.length >>> 1
     let status: ApplyStatus = 'capacity_exhausted'
-    if (this.entryCount + count <= this.#entriesMax && this.#recordCount + count <= this.#entriesMax) {
+    if (this.entryCount + count <= this.#entriesMax && this.recordCount + count <= this.#entriesMax) {
       const target = tier === 'device' ? this.#device : this.#tier(tier)
       status = target.stored(slot, parentHash, hashes, locals)
     }

@@ -20,6 +20,9 @@ export class RankNames {
   readonly #byName: HashBuckets
   readonly #byBlock: HashBuckets
   #counts = new Uint32Array(16)
+  /** While a store gives names: the blocks of this edge from this depth on are covered, but not named yet. */
+  #unnamedEdge = 0
+  #unnamedDepth = 0
 
   constructor(store: TreeStore) {
     this.#store = store
@@ -52,33 +55,47 @@ export class RankNames {
     const record = this.#find(slot, low, high)
     if (record !== 0) return this.#records.words[record * N.stride + N.block]!
     for (let id = this.#store.firstNamed(low, high); id !== 0; id = this.#store.nextNamed(id)) {
-      if (this.#store.covers(slot, id) && this.#firstOf(slot, id) === 0) return id
+      if (this.#holds(slot, id) && this.#firstOf(slot, id) === 0) return id
     }
     return 0
   }
 
   #byRule(slot: number, low: number, high: number): number {
     let id = this.#store.firstNamed(low, high)
-    while (id !== 0 && !this.#store.covers(slot, id)) id = this.#store.nextNamed(id)
+    while (id !== 0 && !this.#holds(slot, id)) id = this.#store.nextNamed(id)
     return id
   }
 
   /**
-   * Names `count` blocks from `first` on, in one edge, as a store does. The rank covers them already; the first `known` of them
-   * it covered before. `hashes[from …]` are the names given.
+   * Names `count` blocks from `first` on, in one edge, as a store does; `hashes[from …]` are the names given. The rank covers them.
+   * `known`: it covered them before this store; those are named before the others become covered, so that one name on two blocks
+   * stays apart. Returns the block after the last, 0 at the end of the edge.
    */
-  give(slot: number, first: number, known: number, hashes: Uint32Array, from: number, count: number): void {
+  give(slot: number, first: number, known: boolean, hashes: Uint32Array, from: number, count: number): number {
     let id = first
     for (let i = 0; i < count; i += 1) {
       const { words } = this.#store.blocks
       const base = id * block.stride
       const low = hashes[2 * (from + i)]!
       const high = hashes[2 * (from + i) + 1]!
+      if (!known) {
+        this.#unnamedEdge = words[base + block.edge]!
+        this.#unnamedDepth = words[base + block.depth]! + 1
+      }
       const byRule = words[base + block.hashLow] === low && words[base + block.hashHigh] === high
-      if (!byRule) this.#giveOwn(slot, id, i < known, low, high)
+      if (!byRule) this.#giveOwn(slot, id, known, low, high)
       else if (this.hasAny(slot) || this.#store.duplicateNames > 0) this.#giveRule(slot, id, low, high)
       id = words[base + block.next]!
     }
+    this.#unnamedEdge = 0
+    return id
+  }
+
+  /** Whether a rank covers a block and has named it. */
+  #holds(slot: number, id: number): boolean {
+    const { words } = this.#store.blocks
+    const unnamed = words[id * block.stride + block.edge] === this.#unnamedEdge && words[id * block.stride + block.depth]! >= this.#unnamedDepth
+    return !unnamed && this.#store.covers(slot, id)
   }
 
   #giveRule(slot: number, id: number, low: number, high: number): void {
@@ -110,14 +127,26 @@ export class RankNames {
     const { words } = this.#store.blocks
     const low = words[id * block.stride + block.hashLow]!
     const high = words[id * block.stride + block.hashHigh]!
-    if (this.#firstOf(slot, id) === 0 && this.#find(slot, low, high) === 0) this.#add(slot, low, high, 0)
+    if (this.#firstOf(slot, id) !== 0 || this.#find(slot, low, high) !== 0) return
+    let other = this.#store.firstNamed(low, high)
+    while (other !== 0 && (other === id || !this.#holds(slot, other) || this.#firstOf(slot, other) !== 0)) other = this.#store.nextNamed(other)
+    this.#add(slot, low, high, other)
   }
 
   #coversOther(slot: number, except: number, low: number, high: number): boolean {
     for (let id = this.#store.firstNamed(low, high); id !== 0; id = this.#store.nextNamed(id)) {
-      if (id !== except && this.#store.covers(slot, id)) return true
+      if (id !== except && this.#holds(slot, id)) return true
     }
     return false
+  }
+
+  /** Forgets one name of a rank, whose block it is about to leave. Only for ranks with records. */
+  forgetName(slot: number, low: number, high: number): void {
+    const record = this.#find(slot, low, high)
+    const id = record === 0 ? 0 : this.#records.words[record * N.stride + N.block]!
+    if (record !== 0) this.#drop(record)
+    if (this.#coversOther(slot, 0, low, high)) this.#add(slot, low, high, 0)
+    if (id !== 0) this.#hideRule(slot, id)
   }
 
   /** Forgets the names of `count` blocks from `first` on, which the rank has just ceased to cover. */
@@ -141,9 +170,8 @@ export class RankNames {
   /** The first writer's name goes, too, even when the rank means another block by it: as in the original. */
   #forgetRule(slot: number, id: number, low: number, high: number): void {
     const record = this.#find(slot, low, high)
-    if (record === 0) return
-    const other = this.#records.words[record * N.stride + N.block]!
-    this.#drop(record)
+    const other = record === 0 ? 0 : this.#records.words[record * N.stride + N.block]!
+    if (record !== 0) this.#drop(record)
     if (this.#coversOther(slot, id, low, high)) this.#add(slot, low, high, 0)
     if (other !== 0) this.#hideRule(slot, other)
   }
@@ -154,10 +182,17 @@ export class RankNames {
     out[0] = words[id * block.stride + block.hashLow]!
     out[1] = words[id * block.stride + block.hashHigh]!
     if (!this.hasAny(slot) || this.resolve(slot, out[0], out[1]) === id) return
-    const record = this.#firstOf(slot, id)
-    if (record === 0) return
-    out[0] = this.#records.words[record * N.stride + N.low]!
-    out[1] = this.#records.words[record * N.stride + N.high]!
+    let chosen = 0
+    for (let record = this.#firstOf(slot, id); record !== 0; record = this.#nextOf(record)) {
+      const base = record * N.stride
+      const low = this.#records.words[base + N.low]!
+      const high = this.#records.words[base + N.high]!
+      // The order of a chain is not fixed; the smallest name is.
+      if (chosen !== 0 && (high > out[1]! || (high === out[1] && low > out[0]!))) continue
+      chosen = record
+      out[0] = low
+      out[1] = high
+    }
   }
 
   #find(slot: number, low: number, high: number): number {
@@ -169,14 +204,22 @@ export class RankNames {
     return 0
   }
 
-  /** A record of a rank for a block, or 0. */
+  /** A record of a rank for a block, or 0; go on with `#nextOf`. */
   #firstOf(slot: number, blockId: number): number {
+    return this.#matchingBlock(this.#byBlock.first(mixHash(blockId, slot, 0)), slot, blockId)
+  }
+
+  #nextOf(record: number): number {
     const { words } = this.#records
-    for (let id = this.#byBlock.first(mixHash(blockId, slot, 0)); id !== 0; id = words[id * N.stride + N.blockLink]!) {
-      const base = id * N.stride
-      if (words[base + N.block] === blockId && words[base + N.slot] === slot) return id
-    }
-    return 0
+    const base = record * N.stride
+    return this.#matchingBlock(words[base + N.blockLink]!, words[base + N.slot]!, words[base + N.block]!)
+  }
+
+  #matchingBlock(from: number, slot: number, blockId: number): number {
+    const { words } = this.#records
+    let id = from
+    while (id !== 0 && (words[id * N.stride + N.block] !== blockId || words[id * N.stride + N.slot] !== slot)) id = words[id * N.stride + N.blockLink]!
+    return id
   }
 
   #add(slot: number, low: number, high: number, blockId: number): void {

@@ -51,10 +51,6 @@ export class ReferenceTree {
     if (parent === undefined) return 'parent_block_not_found'
     const edge = parent.edge
     const after = edge.blocks.indexOf(parent) + 1
-    if ((edge.coverage.get(slot) ?? 0) < after) {
-      this.#namesOf(slot).delete(parentHash)
-      return 'parent_block_not_found'
-    }
     const rest = edge.blocks.slice(after)
     // A parent known by the rank's own name comes from a chain with other names: there content alone decides.
     const ownName = parent.hash !== parentHash
@@ -219,12 +215,12 @@ export class ReferenceTree {
     return { scores, path }
   }
 
-  /** The name by which `slot` knows a block that it covers. */
+  /** The name by which `slot` knows a block that it covers: the first writer's if it can, else the smallest of its own. */
   nameOf(slot: number, block: ReferenceBlock): bigint {
     const names = this.#namesOf(slot)
     if (names.get(block.hash) === block) return block.hash
-    for (const [hash, named] of names) if (named === block) return hash
-    return block.hash
+    const own = [...names].filter(([, named]) => named === block).map(([hash]) => hash)
+    return own.reduce((a, b) => (b < a ? b : a), own[0] ?? block.hash)
   }
 
   /** Reachable runs of blocks that a rank covers, parents before children. */
