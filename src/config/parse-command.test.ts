@@ -272,3 +272,13 @@ test('parts that read variables themselves see the values of the file', async ()
   const env = effectiveEnvironment(config, { DYN_FILE_KV: '/other', PATH: '/bin' })
   assert.deepEqual(env, { DYN_FILE_KV: '/other', PATH: '/bin', DYN_DISCOVERY_BACKEND: 'file' })
 })
+
+test('a variable that is nearly ours is pointed out, others are left alone', async () => {
+  const { warnings } = await parse(target, { env: { DYN_ROUTER_TEMPRATURE: '1', DYN_ROUTER_MODE: 'kv', WARMPATH_SIM_SPEEDUP: '2', PATH: '/bin' } })
+  assert.deepEqual(warnings, ['DYN_ROUTER_TEMPRATURE is not a variable that is read; did you mean DYN_ROUTER_TEMPERATURE?'])
+})
+
+test('a variable that governs nothing here is said to', async () => {
+  const { warnings } = await parse(target, { env: { NATS_SERVER: 'nats://localhost:4222', OTEL_EXPORT_ENABLED: '' } })
+  assert.deepEqual(warnings, ['NATS_SERVER has no effect: no plane travels over NATS here'])
+})

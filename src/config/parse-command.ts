@@ -11,7 +11,7 @@ import type { Option, OptionTable } from './option.ts'
 import { applyRouterRules } from './router-rules.ts'
 import type { CommandName, CommandValues } from './table.ts'
 import { tables } from './table.ts'
-import { UsageError } from './usage-error.ts'
+import { UsageError, editDistance } from './usage-error.ts'
 import { valueFromText, valueFromYaml } from './value.ts'
 import { readConfigFile } from './yaml-files.ts'
 
@@ -47,6 +47,7 @@ export async function parseCommand<Command extends CommandName>(
   const warned = new Set<string>()
   readFlags(draft, split.given, warned)
   readEnvironment(draft, env, warned)
+  noteMisspelled(draft, env)
   const configPath = draft.values['config']
   if (typeof configPath === 'string') await mergeConfigFile(draft, configPath, readFile)
   const trackingKey = command === 'router' ? await applyRouterRules(draft, readFile, needsTarget) : null
@@ -80,6 +81,18 @@ function readEnvironment(draft: Draft, env: Environment, warned: Set<string>): v
       warned.add(name)
       draft.warnings.push(`${name} is an older name; use ${option.env[0] ?? ''}`)
     }
+  }
+}
+
+const knownVariables = new Set(Object.values(tables).flatMap((table: OptionTable) =>
+  Object.values(table).flatMap((option) => [...option.env, ...option.olderEnv])))
+
+/** Variables of others are none of ours; one that is nearly ours is a slip that would otherwise go unseen. */
+function noteMisspelled(draft: Draft, env: Environment): void {
+  for (const name of Object.keys(env)) {
+    if (!/^(?:DYN_ROUTER|WARMPATH)_/.test(name) || knownVariables.has(name)) continue
+    const near = [...knownVariables].find((known) => Math.abs(known.length - name.length) <= 2 && editDistance(name, known) <= 2)
+    if (near !== undefined) draft.warnings.push(`${name} is not a variable that is read; did you mean ${near}?`)
   }
 }
 
