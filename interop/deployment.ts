@@ -210,7 +210,7 @@ export class Driver {
   }
 
   static async start(python: string, env: NodeJS.ProcessEnv): Promise<Driver> {
-    const child = spawn(python, [join(repoRoot, 'interop', 'python', 'driver.py')], { env: { ...env, DYN_LOG: 'error' }, stdio: ['pipe', 'pipe', 'inherit'] })
+    const child = spawn(python, [join(repoRoot, 'interop', 'python', 'driver.py')], { env: { ...env, DYN_LOG: 'error' }, stdio: ['pipe', 'pipe', 'ignore'] })
     const driver = new Driver(child)
     const ready = new Promise<void>((resolve, reject) => {
       child.once('exit', (code) => { reject(new Error(`the driver ended with ${code}`)); driver.#failAll(code) })

@@ -105,7 +105,7 @@ async function relaysErrors(deployment: Deployment): Promise<void> {
     const result = await driver.call(routerEndpoint.generate, generateRequest(prompt, { stop_conditions: { max_tokens: 6 } }))
     assert.equal(result.outputCount, outputs, mode)
     assert.match(result.error?.message ?? '', message, mode)
-    await deployment.stop(worker.process, 'SIGKILL')
+    if (worker.process.child.exitCode === null) await deployment.stop(worker.process, 'SIGTERM')
     await until(`${mode}: the record goes`, () => deployment.records('instances', 'dynamo/backend/generate').length === 0, 30_000)
   }
   const finish = await deployment.worker('finish', ['--fail', 'error-finish'])
