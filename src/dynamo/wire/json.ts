@@ -58,7 +58,7 @@ export function isObject(value: unknown): value is { readonly [key: string]: unk
   return typeof value === 'object' && value !== null && !Array.isArray(value) && !(value instanceof Uint8Array)
 }
 
-/** The deepest nesting and the longest run of digits, strings left out of the nesting. */
+/** The deepest nesting and the longest run of digits, both outside of strings. */
 function measure(text: string): { nesting: number; digits: number } {
   let depth = 0
   let nesting = 0
@@ -67,16 +67,18 @@ function measure(text: string): { nesting: number; digits: number } {
   let inString = false
   for (let index = 0; index < text.length; index += 1) {
     const unit = text.charCodeAt(index)
+    if (inString) {
+      if (unit === 0x5c) index += 1
+      else if (unit === 0x22) inString = false
+      continue
+    }
     if (unit >= 0x30 && unit <= 0x39) {
       run += 1
       if (run > digits) digits = run
       continue
     }
     run = 0
-    if (inString) {
-      if (unit === 0x5c) index += 1
-      else if (unit === 0x22) inString = false
-    } else if (unit === 0x22) inString = true
+    if (unit === 0x22) inString = true
     else if (unit === 0x7b || unit === 0x5b) {
       depth += 1
       if (depth > nesting) nesting = depth
