@@ -97,8 +97,8 @@ function isMergeable(pending: Pending, event: RouterEvent): boolean {
     first.workerId !== event.workerId || first.sessionId !== event.sessionId || last === undefined
   ) return false
   if (event.data.kind === 'removed') return last.kind === 'removed'
-  if (event.data.kind !== 'stored' || last.kind !== 'stored' || event.data.parentHash === null) return false
-  return lastHash(pending) === event.data.parentHash
+  // A pending event without blocks has no last hash, which equals the absent parent: both merge, as in Dynamo.
+  return event.data.kind === 'stored' && last.kind === 'stored' && lastHash(pending) === event.data.parentHash
 }
 
 /** Last block hash of a pending stored event; parts without blocks are passed over. */
