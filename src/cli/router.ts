@@ -1,5 +1,6 @@
 /** `warmpath router`: the standalone router of a Dynamo deployment. */
 import { readFileSync } from 'node:fs'
+import { effectiveEnvironment } from '../config/effective-environment.ts'
 import { parseCommand, type ParsedConfig } from '../config/parse-command.ts'
 import { routerSettingsOf, routerTargetOf } from '../config/router-settings.ts'
 import { UsageError } from '../config/usage-error.ts'
@@ -43,17 +44,17 @@ async function serve(config: ParsedConfig<'router'>, env: Environment, log: Proc
   const { values } = config
   const clock = systemClock()
   const random = systemRandom()
-  const discovery = createDiscovery({ ...discoveryOptions(env), clock, log })
+  const discovery = createDiscovery({ ...discoveryOptions(effectiveEnvironment(config, env)), clock, log })
   const server = createTcpRequestServer({ clock, log, host: values.tcpRpcHost ?? undefined, port: values.tcpRpcPort, frameBytesMax: values.tcpMaxMessageSize })
   const client = createTcpRequestClient({
     clock, log, host: values.tcpResponseStreamHost ?? undefined, port: values.tcpResponseStreamPort, backlog: values.tcpListenBacklog,
     connectTimeoutMs: values.tcpConnectTimeoutSeconds * 1000, ackTimeoutMs: values.tcpRequestTimeoutSeconds * 1000,
-    idleTimeoutMs: values.tcpHostIdleTtlSeconds * 1000, requestBytesMax: values.tcpMaxMessageSize,
+    idleTimeoutMs: values.tcpHostIdleTtlSeconds * 1000, requestBytesMax: values.tcpMaxMessageSize, connectionsMax: values.tcpPoolSize,
   })
   const [{ createZmqEventPlane }, { createRouterMetrics }] = await Promise.all([
     import('../dynamo/event-plane/zmq-event-plane.ts'), import('../observability/router-metrics.ts'),
   ])
-  const eventPlane = createZmqEventPlane({ discovery, clock, log, random, host: chooseBindHost(values.eventPlaneHost ?? undefined).advertise })
+  const eventPlane = createZmqEventPlane({ discovery, clock, log, random, host: chooseBindHost(values.eventPlaneHost ?? undefined).advertise, ioThreads: values.zmqIoThreads })
   await discovery.start(signal)
   const options = serviceOptions(config)
   const metrics = createRouterMetrics({
@@ -129,7 +130,11 @@ function showGauges(metrics: RouterMetrics, service: StandaloneRouter, log: Proc
     gauges.eventGaps.set(follower?.cursor.gaps ?? 0)
     gauges.logDroppedLines.set(log.droppedLines)
     gauges.ready.set(service.state === 'ready' ? 1 : 0)
-    metrics.kvEvents.setSources('active', follower?.sources ?? 0)
+    metrics.kvEvents.setSources(follower?.sources ?? 0)
+    if (follower === undefined) return
+    metrics.kvEvents.setBatches(follower.batches)
+    for (const [reason, total] of Object.entries(follower.dropped)) metrics.kvEvents.setDrops(reason, total)
+    for (const state of ['started', 'succeeded', 'failed'] as const) metrics.kvEvents.setRecoveries(state, follower.recoveries[state])
   })
 }
 

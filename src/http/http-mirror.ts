@@ -151,10 +151,19 @@ class Mirror implements HttpMirror {
   #routeList(): (readonly [string, Route])[] {
     const { service } = this.#options
     const metrics = service.metrics?.bind(service)
+    const explain = service.explain?.bind(service)
     return [
       ['/', { method: 'GET', about: 'this text', run: (exchange) => Promise.resolve(sendText(exchange, 200, 'text/plain; charset=utf-8', this.#overview())) }],
       ['/generate', { method: 'POST', about: 'route a request and stream its outputs (server-sent events); {"token_ids":[...],"stop_conditions":{"max_tokens":8}}', run: (exchange) => this.#generate(exchange) }],
       ['/best_worker_id', { method: 'POST', about: 'the worker that would be chosen, nothing is booked; [1,2,3] or {"token_ids":[...]}', run: (exchange) => this.#bestWorkerId(exchange) }],
+      ...(explain === undefined ? [] : [['/explain', {
+        method: 'POST' as const,
+        about: 'as /best_worker_id, with every candidate, its cost terms and why others were left out',
+        run: async (exchange: Exchange): Promise<void> => {
+          const request = await this.#prompt(exchange)
+          sendJson(exchange, 200, await explain(request, exchange.call))
+        },
+      }] as const]),
       ['/get_overlap_scores', { method: 'POST', about: 'cached prefix blocks per worker and dp rank; {"token_ids":[...]}', run: (exchange) => this.#overlapScores(exchange) }],
       ['/health', { method: 'GET', about: '200 when requests can be served, else 503', run: (exchange) => Promise.resolve(this.#health(exchange)) }],
       ...(metrics === undefined ? [] : [['/metrics', {
@@ -192,11 +201,17 @@ class Mirror implements HttpMirror {
   }
 
   async #bestWorkerId(exchange: Exchange): Promise<void> {
+    const request = await this.#prompt(exchange)
+    const workerId = await this.#options.service.bestWorkerId(request, exchange.call)
+    sendJson(exchange, 200, exchange.idsAsStrings ? String(workerId) : workerId)
+  }
+
+  /** A prompt as an array of token ids or a map with them. */
+  async #prompt(exchange: Exchange): Promise<JsonObject> {
     const body = await this.#body(exchange)
     const request = withIntegerIds(Array.isArray(body) ? { token_ids: body as readonly Json[] } : objectOf(body))
     requireTokens(request)
-    const workerId = await this.#options.service.bestWorkerId(request, exchange.call)
-    sendJson(exchange, 200, exchange.idsAsStrings ? String(workerId) : workerId)
+    return request
   }
 
   async #overlapScores(exchange: Exchange): Promise<void> {

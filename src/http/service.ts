@@ -28,6 +28,8 @@ export interface HttpService {
   /** `request` always has the array `token_ids`. Resolves to the worker id. */
   bestWorkerId(request: JsonObject, call: HttpCall): Promise<bigint>
   overlapScores(request: JsonObject, call: HttpCall): Promise<JsonObject>
+  /** As `bestWorkerId`, with every candidate, its cost terms and the reasons of those left out. Left out: `/explain` is not a route. */
+  explain?(request: JsonObject, call: HttpCall): Promise<JsonObject>
   health(): HttpHealth
   /** Prometheus text; left out: `/metrics` is not a route. */
   metrics?(): Promise<{ readonly contentType: string; readonly text: string }>

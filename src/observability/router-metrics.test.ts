@@ -129,8 +129,8 @@ test('events are counted by kind and by what became of them', async () => {
   const metrics = create()
   metrics.listener.onEventApplied('stored', 'device', 'ok')
   metrics.listener.onEventApplied('stored', 'device', 'parent_block_not_found')
-  metrics.kvEvents.batch()
-  metrics.kvEvents.setSources('active', 3)
+  metrics.kvEvents.setBatches(1)
+  metrics.kvEvents.setSources(3)
   const samples = await scrape(metrics)
   const id = 'worker_id="b92a1406beba4415"'
   assert.equal(samples.get(`dynamo_component_kv_cache_events_applied{${base},event_type="stored",status="ok",${id}}`), 1)

@@ -41,6 +41,7 @@ export interface RequestMetrics {
   onNextOutput(seconds: number): void
   onRouted(requestId: string, decision: Decision, model: string): void
   onRefused(refusal: Refusal): void
+  onWorkerReused(model: string, tokens: number): void
   onRetry(failure: Failure): void
   onEnded(outcome: 'success' | 'error' | 'cancelled', outputTokens: number, seconds: number, failure: Failure | null): void
 }
@@ -71,13 +72,12 @@ export interface RouterMetrics {
   endpoint(name: string): EndpointMeter
   /** The pool's role as its cards tell it; label `phase` of what is counted from now on. */
   setRole(role: WorkerRole): void
-  /** Prompt tokens that a worker says it took from its cache. */
-  workerReusedTokens(model: string, tokens: number): void
+  /** Set from the follower of KV events, in an `onScrape` callback. */
   readonly kvEvents: {
-    batch(): void
-    /** `started`, `preconnected`, `activated`, `removed`, `decode_error` and the like. */
-    lifecycle(action: string): void
-    setSources(state: 'active' | 'preconnected', count: number): void
+    setBatches(total: number): void
+    setSources(count: number): void
+    setDrops(reason: string, total: number): void
+    setRecoveries(state: 'started' | 'succeeded' | 'failed', total: number): void
   }
   onScrape(callback: () => void): void
   readonly contentType: string
@@ -93,7 +93,7 @@ export function createRouterMetrics(options: RouterMetricsOptions): RouterMetric
   const uptime = set.gauge('dynamo_component_uptime_seconds', 'Seconds since the start of the process', { worker_id: instanceHex }).with()
   set.onScrape(() => uptime.set(process.uptime()))
   addProcessMetrics(set)
-  const { requests, workerReusedTokens } = requestMetrics(context)
+  const requests = requestMetrics(context)
   const events = kvEventMetrics(context)
   return {
     set,
@@ -102,7 +102,6 @@ export function createRouterMetrics(options: RouterMetricsOptions): RouterMetric
     gauges: gaugesOf(set),
     endpoint: createEndpointMetrics(set, { namespace: options.namespace, component: options.component, instanceHex, service: 'router' }),
     setRole: (role) => { context.role = role },
-    workerReusedTokens,
     kvEvents: events.ingress,
     onScrape: (callback) => set.onScrape(callback),
     get contentType() { return set.contentType },
@@ -134,7 +133,7 @@ interface ModelCells {
   readonly selected: NumberCell
 }
 
-function requestMetrics(context: Context): { requests: RequestMetrics; workerReusedTokens: (model: string, tokens: number) => void } {
+function requestMetrics(context: Context): RequestMetrics {
   const { set, router } = context
   const prefix = 'dynamo_component_router_'
   const perModel = ['model', 'phase']
@@ -165,31 +164,29 @@ function requestMetrics(context: Context): { requests: RequestMetrics; workerReu
     return made
   }
   return {
-    workerReusedTokens: (model, tokens) => reused.with(modelLabel(context, model), context.role).inc(tokens),
-    requests: {
-      onStarted: (promptTokens, model) => {
-        started.inc()
-        cellsOf(model).input.observe(promptTokens)
-      },
-      onFirstOutput: (seconds) => firstToken.observe(seconds),
-      onNextOutput: (seconds) => interToken.observe(seconds),
-      onRouted: (_requestId, decision, model) => {
-        const forModel = cellsOf(model)
-        forModel.best.inc(decision.bestCachedTokens)
-        forModel.selected.inc(decision.cachedTokens)
-        hitRate.observe(decision.promptTokens === 0 ? 0 : Math.min(1, decision.cachedTokens / decision.promptTokens))
-        lost(decision)
-      },
-      // Counted where the router refuses, so that refused queries count too.
-      onRefused: () => {},
-      onRetry: (failure) => retries.with(failure.class, failure.reason).inc(),
-      onEnded: (outcome, outputTokens, _seconds, failure) => {
-        ended.inc()
-        if (outcome === 'success') success.inc()
-        else outcomes.with(outcome).inc()
-        if (outputTokens > 0) output.observe(outputTokens)
-        if (failure !== null) failures.with(failure.class, failure.reason).inc()
-      },
+    onWorkerReused: (model, tokens) => reused.with(modelLabel(context, model), context.role).inc(tokens),
+    onStarted: (promptTokens, model) => {
+      started.inc()
+      cellsOf(model).input.observe(promptTokens)
+    },
+    onFirstOutput: (seconds) => firstToken.observe(seconds),
+    onNextOutput: (seconds) => interToken.observe(seconds),
+    onRouted: (_requestId, decision, model) => {
+      const forModel = cellsOf(model)
+      forModel.best.inc(decision.bestCachedTokens)
+      forModel.selected.inc(decision.cachedTokens)
+      hitRate.observe(decision.promptTokens === 0 ? 0 : Math.min(1, decision.cachedTokens / decision.promptTokens))
+      lost(decision)
+    },
+    // Counted where the router refuses, so that refused queries count too.
+    onRefused: () => {},
+    onRetry: (failure) => retries.with(failure.class, failure.reason).inc(),
+    onEnded: (outcome, outputTokens, _seconds, failure) => {
+      ended.inc()
+      if (outcome === 'success') success.inc()
+      else outcomes.with(outcome).inc()
+      if (outputTokens > 0) output.observe(outputTokens)
+      if (failure !== null) failures.with(failure.class, failure.reason).inc()
     },
   }
 }
@@ -282,10 +279,9 @@ function kvEventMetrics({ set, base }: Context): { onEventApplied: NonNullable<R
   const applied = set.counter('dynamo_component_kv_cache_events_applied', 'Cache events applied to the index, by what became of them', base, ['event_type', 'status'])
   const prefix = 'dynamo_component_router_kv_zmq_ingress_'
   const batches = set.counter(`${prefix}batches_total`, 'Event messages that were taken', base).with()
-  const lifecycle = set.counter(`${prefix}lifecycle_total`, 'What happened to event sources', base, ['action'])
-  const sources = set.gauge(`${prefix}sources`, 'Event sources by state', base, ['state'])
-  const active = sources.with('active')
-  const preconnected = sources.with('preconnected')
+  const sources = set.gauge(`${prefix}sources`, 'Event sources by state', base, ['state']).with('active')
+  const drops = set.counter('warmpath_event_drops_total', 'Batches of cache events that were dropped whole', {}, ['reason'])
+  const recoveries = set.counter('warmpath_recoveries_total', 'Questions to workers for lost events or a full dump', {}, ['state'])
   const fine = { stored: applied.with('stored', 'ok'), removed: applied.with('removed', 'ok'), cleared: applied.with('cleared', 'ok') }
   return {
     onEventApplied: (kind, _tier, status) => {
@@ -293,9 +289,10 @@ function kvEventMetrics({ set, base }: Context): { onEventApplied: NonNullable<R
       else applied.with(kind, status).inc()
     },
     ingress: {
-      batch: () => batches.inc(),
-      lifecycle: (action) => lifecycle.with(action).inc(),
-      setSources: (state, count) => (state === 'active' ? active : preconnected).set(count),
+      setBatches: (total) => batches.set(total),
+      setSources: (count) => sources.set(count),
+      setDrops: (reason, total) => drops.with(reason).set(total),
+      setRecoveries: (state, total) => recoveries.with(state).set(total),
     },
   }
 }

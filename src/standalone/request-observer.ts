@@ -10,6 +10,8 @@ export interface RequestObserver {
   onNextOutput(seconds: number): void
   onRouted(requestId: string, decision: Decision, model: string): void
   onRefused(refusal: Refusal): void
+  /** Prompt tokens that the worker says it took from its cache. */
+  onWorkerReused(model: string, tokens: number): void
   /** An attempt failed and another follows. */
   onRetry(failure: Failure): void
   /** The request is over. Exactly once for each `onStarted`. */

@@ -8,10 +8,10 @@ import type { Decision, Refusal } from '../model/decision.ts'
 import { FailureError, isRetryableElsewhere, type Failure } from '../model/failure.ts'
 import type { RoutingRequest } from '../model/routing-request.ts'
 import type { WorkerId } from '../model/worker.ts'
-import type { CallHandle, CancelKind, Clock, IncomingRequest, InstanceRecord, Log, RequestPlaneClient, ResponseListener, ResponseWriter } from '../ports.ts'
+import type { CallHandle, CancelKind, Clock, Codec, IncomingRequest, InstanceRecord, Log, RequestPlaneClient, ResponseListener, ResponseWriter } from '../ports.ts'
 import type { Router } from '../router/contract.ts'
 import { decodeGenerateRequest, type GenerateRequest } from '../dynamo/wire/generate-request.ts'
-import { editOutput, encodeQueryAnswer, peekOutput, transcodeFrame, type OutputTiming } from '../dynamo/wire/output-frame.ts'
+import { editOutput, encodeQueryAnswer, peekOutput, reportedCachedTokens, transcodeFrame, type OutputTiming } from '../dynamo/wire/output-frame.ts'
 import { relayedFailure } from './relay-failure.ts'
 import { noWorkers, refusalFailure } from './refusal-failure.ts'
 import type { RequestObserver } from './request-observer.ts'
@@ -266,12 +266,12 @@ class RoutedRequest {
     this.#tryNext(failure)
   }
 
-  attemptEnded(finalFrame: Uint8Array | null): void {
+  attemptEnded(finalFrame: Uint8Array | null, relayed: Failure | null): void {
     if (this.#over) return
     this.#over = true
     if (finalFrame === null) this.#response.end()
     else this.#response.end(finalFrame)
-    this.#end('success', null)
+    this.#end(relayed === null ? 'success' : 'error', relayed)
   }
 
   instanceGone(): void {
@@ -339,6 +339,8 @@ class Attempt implements ResponseListener {
   #sentMs = 0
   #activeMs = 0
   #reportedTokens = 0
+  /** An application's own error that went to the caller as it came. */
+  #relayedFailure: Failure | null = null
   #paused = false
 
   constructor(
@@ -391,9 +393,16 @@ class Attempt implements ResponseListener {
       routed.outputTokens += output.tokenCount
       if (router.settings.trackOutputBlocks && output.tokenCount > 0) this.#reportOutput()
     }
+    if (output.failure !== null) this.#relayedFailure = output.failure
     const isFirst = output.hasData && !routed.relayedAny
+    if (output.finished) this.#noteReuse(body, codec)
     if (isFirst || output.finished) this.#relayEdited(body, isFirst, output.finished, nowMs)
     else this.#relay(frame, body)
+  }
+
+  #noteReuse(body: Uint8Array, codec: Codec): void {
+    const tokens = reportedCachedTokens(body, codec)
+    if (tokens !== null) this.#parts.observer.onWorkerReused(this.#generate.model, tokens)
   }
 
   #relay(frame: Uint8Array, body: Uint8Array): void {
@@ -431,7 +440,7 @@ class Attempt implements ResponseListener {
   onEnd(finalFrame: Uint8Array): void {
     if (this.#released) return
     this.#release()
-    this.#routed.attemptEnded(this.#routed.request.codec === this.#instance.codec ? finalFrame : null)
+    this.#routed.attemptEnded(this.#routed.request.codec === this.#instance.codec ? finalFrame : null, this.#relayedFailure)
   }
 
   onFail(failure: Failure): void {

@@ -4,7 +4,7 @@ import { MsgpackCursor, type MsgpackValue } from '../../msgpack/cursor.ts'
 import { MsgpackWriter } from '../../msgpack/writer.ts'
 import type { Codec } from '../../ports.ts'
 import { parseJsonBytes, stringifyJsonBytes } from './json.ts'
-import { editOutput, encodeQueryAnswer, peekOutput, transcodeFrame } from './output-frame.ts'
+import { editOutput, encodeQueryAnswer, peekOutput, reportedCachedTokens, transcodeFrame } from './output-frame.ts'
 
 const encode = (value: MsgpackValue, codec: Codec): Uint8Array => (codec === 'msgpack' ? new MsgpackWriter().value(value).finish() : stringifyJsonBytes(value))
 const decode = (bytes: Uint8Array, codec: Codec): unknown => (codec === 'msgpack' ? new MsgpackCursor(bytes).readValue() : parseJsonBytes(bytes))
@@ -55,5 +55,14 @@ test('items change codec without loss', () => {
   for (const codec of codecs) {
     const answer = decode(encodeQueryAnswer(codec, worker, Uint32Array.of(1, 2)), codec) as { data: { data: { routing_data: { token_ids: unknown } } } }
     assert.deepEqual(answer.data.data.routing_data.token_ids, [1, 2])
+  }
+})
+
+test('reported cached tokens are read from the usage', () => {
+  for (const codec of codecs) {
+    const usage = { completion_usage: { prompt_tokens_details: { cached_tokens: 32 } } }
+    assert.equal(reportedCachedTokens(encode(item(usage), codec), codec), 32)
+    assert.equal(reportedCachedTokens(encode(item({ token_ids: [1] }), codec), codec), null)
+    assert.equal(reportedCachedTokens(encode(item({ completion_usage: { prompt_tokens_details: null } }), codec), codec), null)
   }
 })

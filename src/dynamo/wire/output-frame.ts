@@ -144,6 +144,21 @@ const timingValue = (timing: OutputTiming): ValueMap => ({
   ttft_ms: timing.ttftMs, total_time_ms: timing.totalTimeMs, kv_hit_rate: timing.kvHitRate, router_queue_depth: 0,
 })
 
+/** Prompt tokens from the worker's cache, as the usage of a finished output tells; null when it does not. */
+export function reportedCachedTokens(body: Uint8Array, codec: Codec): number | null {
+  let value: Value
+  try {
+    value = codec === 'msgpack' ? new MsgpackCursor(body).readValue() : (parseJsonBytes(body) as Value)
+    for (const name of ['data', 'data', 'completion_usage', 'prompt_tokens_details', 'cached_tokens']) {
+      if (!isMap(value)) return null
+      value = value[name] ?? null
+    }
+  } catch {
+    return null
+  }
+  return typeof value === 'number' ? value : null
+}
+
 /** The item with `routing_data` added. A body without an output map comes back unchanged. */
 export function editOutput(body: Uint8Array, codec: Codec, additions: OutputAdditions): Uint8Array {
   try {
