@@ -12,7 +12,7 @@ export async function compile() {
   const source = readFileSync(join(folder, 'xxh3.ts'), 'utf8')
   let binary = null
   const { error, stderr } = await asc.main(
-    ['xxh3.ts', '--outFile', 'kernel.wasm', '--optimizeLevel', '3', '--shrinkLevel', '0', '--converge', '--runtime', 'stub', '--noAssert', '--use', 'abort='],
+    ['xxh3.ts', '--outFile', 'kernel.wasm', '--optimizeLevel', '3', '--shrinkLevel', '0', '--converge', '--runtime', 'stub', '--noAssert', '--enable', 'simd', '--use', 'abort='],
     {
       readFile: (name) => (name === 'xxh3.ts' ? source : null),
       writeFile: (name, contents) => { if (name === 'kernel.wasm') binary = contents },
