@@ -102,7 +102,7 @@ async function disaggregatedExample(deployment: Deployment): Promise<void> {
     return response.status === 200 ? response.text() : null
   }, 60_000)
   assert.match(answer, /"completion_tokens":6/)
-  assert.match(example.log(), /Selected worker/, 'the prefill router chose a worker')
+  assert.match(example.log(), /prefill handed over/, 'the decode worker got its prompt computed through the prefill router')
 }
 
 async function restartUnderClients(deployment: Deployment): Promise<void> {

@@ -4,8 +4,9 @@ import { chainScenarios } from './chains.ts'
 import { churnScenarios } from './churn.ts'
 import { endpointScenarios } from './endpoints.ts'
 import { equalityScenarios } from './equality.ts'
+import { etcdScenarios } from './etcd.ts'
 import { failureScenarios } from './failures.ts'
 
 export const scenarios: readonly Scenario[] = [
-  ...endpointScenarios, ...failureScenarios, ...equalityScenarios, ...chainScenarios, ...churnScenarios,
+  ...endpointScenarios, ...failureScenarios, ...equalityScenarios, ...chainScenarios, ...etcdScenarios, ...churnScenarios,
 ]
