@@ -15,9 +15,10 @@ export interface CardParts {
   readonly files: ModelFiles | null
 }
 
+/** A prefill worker serves decode workers that a frontend pairs it with, or such that ask for it themselves and look aggregated. */
 const needsByRole: Readonly<Record<SimulatedRole, readonly (readonly string[])[]>> = {
   aggregated: [],
-  prefill: [['decode']],
+  prefill: [['decode'], ['aggregated']],
   decode: [['prefill']],
 }
 

@@ -1,0 +1,30 @@
+/**
+ * `warmpath/worker`: what a TypeScript program needs to be a Dynamo worker, or to call one.
+ *
+ * The program makes and starts discovery, request plane and event plane, serves, and only then publishes its records.
+ */
+export { serveStream, callStream } from './dynamo/endpoint.ts'
+export type { RequestContext, StreamHandler, ItemForm, CallOptions } from './dynamo/endpoint.ts'
+export { createDiscovery } from './dynamo/discovery/create-discovery.ts'
+export { discoveryOptionsFromEnv } from './dynamo/discovery/discovery-options.ts'
+export type { DiscoveryOptions, DiscoveryBackendOptions } from './dynamo/discovery/discovery-options.ts'
+export { createTcpRequestServer } from './dynamo/request-plane/tcp-server.ts'
+export { createTcpRequestClient } from './dynamo/request-plane/tcp-client.ts'
+export { createZmqEventPlane } from './dynamo/event-plane/zmq-event-plane.ts'
+export { InstanceDirectory } from './dynamo/instances/instance-directory.ts'
+export { instanceKey } from './dynamo/discovery/store-key.ts'
+export { encodeInstanceRecord, decodeInstanceRecord } from './dynamo/wire/instance-record.ts'
+export { createKvEventPublisher } from './dynamo/kv-state/kv-event-publisher.ts'
+export type { KvEventPublisher, KvEventPublisherParts } from './dynamo/kv-state/kv-event-publisher.ts'
+export { createKvMetricsPublisher } from './dynamo/kv-state/kv-metrics-publisher.ts'
+export { RawEventNormaliser } from './kv-events/raw-event-normaliser.ts'
+export { PublisherPipeline } from './kv-events/publisher-pipeline.ts'
+export type { RawEvent, RawEventBatch } from './kv-events/raw-event.ts'
+export { startSimulatedWorker } from './engines/simulated/worker.ts'
+export type { SimulatedWorker, SimulatedWorkerOptions, SimulatedWorkerParts } from './engines/simulated/worker.ts'
+export { engineSettings, engineDefaults } from './engines/simulated/settings.ts'
+export type { EngineSettings } from './engines/simulated/settings.ts'
+export { FailureError } from './model/failure.ts'
+export type { Failure, FailureClass, FailureReason } from './model/failure.ts'
+export { systemClock, systemRandom } from './system-ports.ts'
+export type * from './ports.ts'
