@@ -31,12 +31,17 @@ export async function runRouter(argv: readonly string[], env: Environment): Prom
   const signalled = new Promise<void>((resolve) => {
     for (const name of ['SIGTERM', 'SIGINT'] as const) process.once(name, () => { stop.abort(new Error(`${name} received`)); resolve() })
   })
+  // Timers of the parts do not keep the process; while they wait, for etcd say, nothing else would.
+  const keepAlive = setInterval(() => {}, 2 ** 30)
   try {
     return await serve(parsed, env, log, stop.signal, signalled)
   } catch (error) {
     if (error instanceof UsageError) throw error
     if (stop.signal.aborted) return 0
     throw error
+  } finally {
+    clearInterval(keepAlive)
+    log.flush()
   }
 }
 
