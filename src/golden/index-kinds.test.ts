@@ -6,6 +6,7 @@ import { isSafeNumber, parse } from 'lossless-json'
 import { fixturePath } from '../../test/repo-root.ts'
 import type { GoldenDocument, GoldenKind } from './kind.ts'
 import { golden as radixTree } from './radix-tree.ts'
+import { golden as tieredIndex } from './tiered-index.ts'
 
 const parseNumber = (text: string): number | bigint => (/^-?\d+$/.test(text) && !isSafeNumber(text) ? BigInt(text) : Number(text))
 
@@ -20,7 +21,7 @@ function failuresOf(kind: GoldenKind): { failures: string[]; passed: number } {
   return { failures, passed }
 }
 
-for (const [kind, cases] of [[radixTree, 160]] as const) {
+for (const [kind, cases] of [[radixTree, 160], [tieredIndex, 70]] as const) {
   test(`all recorded ${kind.name} cases agree`, () => {
     assert.deepEqual(failuresOf(kind), { failures: [], passed: cases })
   })
