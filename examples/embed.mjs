@@ -8,7 +8,7 @@ for (const workerId of [1n, 2n]) {
   })
 }
 const system = Uint32Array.from({ length: 256 }, (_, position) => position)
-for (const [requestId, question] of [['first', [7, 8, 9]], ['second', [4, 5, 6, 7]]]) {
+for (const { requestId, question } of [{ requestId: 'first', question: [7, 8, 9] }, { requestId: 'second', question: [4, 5, 6, 7] }]) {
   const decision = router.route({ requestId, model: 'tiny', tokens: Uint32Array.of(...system, ...question) })
   if (decision.kind === 'refused') throw new Error(decision.message)
   const { candidates, choice } = decision.explain()
