@@ -1,0 +1,114 @@
+/** `npm run bench [-- kernels|router|startup …] [options]`: measures, prints, and keeps the figures of runs that count. */
+import { existsSync, mkdirSync, writeFileSync } from 'node:fs'
+import { join, resolve } from 'node:path'
+import { parseArgs } from 'node:util'
+import { prepareDynamo, type DynamoInstallation } from '../interop/dynamo-venv.ts'
+import { repoRoot } from '../test/repo-root.ts'
+import { benchDecision } from './kernels/decision.ts'
+import { benchEventDecoding } from './kernels/event-decoding.ts'
+import { benchHashing } from './kernels/hashing.ts'
+import { benchIndex } from './kernels/index.ts'
+import { benchmarksPage, kernelsText, routerText, startupText } from './report.ts'
+import { circumstances, loadAverage, readResults, writeResults, type Results } from './results.ts'
+import { compareRouters, type Cell } from './router-compare.ts'
+import { measureStartup } from './startup.ts'
+
+const help = `npm run bench [-- SECTION ...] [options]
+
+Sections: router, startup, kernels; all when none is named.
+  --rounds N        rounds of the comparison and of the index (7); fewer than 5 are printed but not kept
+  --starts N        starts of each router (9); fewer than 9 are not kept
+  --seconds S       length of one turn of the comparison (4)
+  --cells A,B       concurrency x output tokens (1x16,16x16,64x16,16x128)
+  --cli PATH        our command line (dist/cli/main.js, or WARMPATH_BENCH_CLI)
+  --profile FOLDER  CPU profile of our router there; not kept
+  --force           begin in spite of a load average above 1.5; not kept
+  --keep            keep the figures all the same
+`
+const loadMax = 1.5
+const say = (text: string): void => { process.stdout.write(`${text}\n`) }
+
+class BenchError extends Error {}
+
+function readOptions() {
+  const { values, positionals } = parseArgs({
+    allowPositionals: true,
+    options: {
+      rounds: { type: 'string', default: '7' }, starts: { type: 'string', default: '9' }, seconds: { type: 'string', default: '4' },
+      cells: { type: 'string', default: '1x16,16x16,64x16,16x128' }, cli: { type: 'string', default: process.env['WARMPATH_BENCH_CLI'] ?? join(repoRoot, 'dist', 'cli', 'main.js') },
+      profile: { type: 'string' }, force: { type: 'boolean', default: false }, keep: { type: 'boolean', default: false }, help: { type: 'boolean', default: false },
+    },
+  })
+  const sections = positionals.length > 0 ? positionals : ['router', 'startup', 'kernels']
+  const unknown = sections.find((name) => !['router', 'startup', 'kernels'].includes(name))
+  if (unknown !== undefined) throw new BenchError(`section ${unknown} is unknown; there are router, startup and kernels`)
+  return {
+    sections, help: values.help, force: values.force, keep: values.keep, cliPath: resolve(values.cli), profile: values.profile ?? null,
+    rounds: positive('--rounds', values.rounds), starts: positive('--starts', values.starts), seconds: positive('--seconds', values.seconds), cells: parseCells(values.cells),
+  }
+}
+
+function positive(flag: string, text: string): number {
+  const value = Number(text)
+  if (!(value > 0) || (flag !== '--seconds' && !Number.isInteger(value))) throw new BenchError(`${flag} ${text}: a number above 0 is needed`)
+  return value
+}
+
+function parseCells(text: string): Cell[] {
+  const cells = text.split(',').map((cell): Cell => {
+    const [, concurrency, outputTokens] = /^([1-9]\d*)x([1-9]\d*)$/.exec(cell) ?? []
+    if (concurrency === undefined) throw new BenchError(`--cells ${cell}: write CONCURRENCYxTOKENS, such as 16x128`)
+    return { mode: 'generate', concurrency: Number(concurrency), outputTokens: Number(outputTokens) }
+  })
+  return [...cells, { mode: 'best', concurrency: 16, outputTokens: 0 }]
+}
+
+function requireDynamo(): DynamoInstallation {
+  const dynamo = prepareDynamo()
+  if ('unavailable' in dynamo) throw new BenchError(`the comparison needs the real Dynamo: ${dynamo.unavailable}`)
+  return dynamo
+}
+
+async function run(): Promise<void> {
+  const options = readOptions()
+  if (options.help) return say(help)
+  const { sections, rounds, seconds, starts, cliPath } = options
+  const load = loadAverage()
+  if (load > loadMax && !options.force) {
+    throw new BenchError(`the load average is ${load.toFixed(2)}, above ${loadMax}: figures taken now would be of the machine's other work. Wait, or use --force`)
+  }
+  const needsDynamo = sections.some((name) => name !== 'kernels')
+  if (needsDynamo && !existsSync(cliPath)) throw new BenchError(`${cliPath} is not there: run npm run build, or name it with --cli`)
+  const dynamo = needsDynamo ? requireDynamo() : null
+  const results: { -readonly [Key in keyof Results]: Results[Key] } = { ...readResults() }
+  if (sections.includes('router') && dynamo !== null) {
+    const facts = circumstances(rounds, seconds)
+    if (options.profile !== null) mkdirSync(options.profile, { recursive: true })
+    const figures = await compareRouters({ dynamo, cliPath, rounds, seconds, cells: options.cells, profileFolder: options.profile, progress: say })
+    results.router = { circumstances: facts, figures }
+    say(`\n${routerText(results.router)}\n`)
+  }
+  if (sections.includes('startup') && dynamo !== null) {
+    const facts = circumstances(starts, 0)
+    results.startup = { circumstances: facts, figures: await measureStartup(dynamo, cliPath, starts) }
+    say(`\n${startupText(results.startup)}\n`)
+  }
+  if (sections.includes('kernels')) {
+    const facts = circumstances(rounds, 0)
+    const figures = { hashing: benchHashing(), index: benchIndex(rounds), decision: benchDecision(), eventDecoding: benchEventDecoding() }
+    results.kernels = { circumstances: facts, figures }
+    say(`\n${kernelsText(results.kernels)}\n`)
+  }
+  const counts = !options.force && options.profile === null && rounds >= 5 && (starts >= 9 || !sections.includes('startup'))
+  if (!counts && !options.keep) return say('not kept: too few rounds or starts, forced, or profiled (--keep keeps it)')
+  writeResults(results)
+  writeFileSync(join(repoRoot, 'docs', 'benchmarks.md'), benchmarksPage(readResults()))
+  say('kept in bench/results/latest.json and docs/benchmarks.md')
+}
+
+try {
+  await run()
+} catch (error) {
+  process.stderr.write(`bench: ${error instanceof BenchError || (error as { code?: string }).code?.startsWith('ERR_PARSE_ARGS') === true ? (error as Error).message : (error as Error).stack}\n`)
+  process.exitCode = 1
+}
