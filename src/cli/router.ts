@@ -2,7 +2,6 @@
 import { readFileSync } from 'node:fs'
 import { effectiveEnvironment } from '../config/effective-environment.ts'
 import { parseCommand, type ParsedConfig } from '../config/parse-command.ts'
-import { routerSettingsOf, routerTargetOf } from '../config/router-settings.ts'
 import { UsageError } from '../config/usage-error.ts'
 import { createDiscovery } from '../dynamo/discovery/create-discovery.ts'
 import { DiscoveryOptionError, discoveryOptionsFromEnv } from '../dynamo/discovery/discovery-options.ts'
@@ -11,10 +10,8 @@ import { createTcpRequestClient } from '../dynamo/request-plane/tcp-client.ts'
 import { createTcpRequestServer } from '../dynamo/request-plane/tcp-server.ts'
 import { createLog, type ProcessLog } from '../observability/log.ts'
 import type { RouterMetrics } from '../observability/router-metrics.ts'
-import { KvRouter } from '../router/kv-router.ts'
 import { OccupiedNameError } from '../standalone/occupied-name.ts'
-import { metered } from '../standalone/metered.ts'
-import { StandaloneRouter, type StandaloneRouterOptions } from '../standalone/router-service.ts'
+import type { StandaloneRouter } from '../standalone/router-service.ts'
 import { systemClock, systemRandom } from '../system-ports.ts'
 import { packageVersion } from './version.ts'
 
@@ -56,25 +53,10 @@ async function serve(config: ParsedConfig<'router'>, env: Environment, log: Proc
     connectTimeoutMs: values.tcpConnectTimeoutSeconds * 1000, ackTimeoutMs: values.tcpRequestTimeoutSeconds * 1000,
     idleTimeoutMs: values.tcpHostIdleTtlSeconds * 1000, requestBytesMax: values.tcpMaxMessageSize, connectionsMax: values.tcpPoolSize,
   })
-  const [{ createZmqEventPlane }, { createRouterMetrics }] = await Promise.all([
-    import('../dynamo/event-plane/zmq-event-plane.ts'), import('../observability/router-metrics.ts'),
-  ])
+  const [{ createZmqEventPlane }, { assembleRouter }] = await Promise.all([import('../dynamo/event-plane/zmq-event-plane.ts'), import('./assemble-router.ts')])
   const eventPlane = createZmqEventPlane({ discovery, clock, log, random, host: chooseBindHost(values.eventPlaneHost ?? undefined).advertise, ioThreads: values.zmqIoThreads })
   await discovery.start(signal)
-  const options = serviceOptions(config)
-  const metrics = createRouterMetrics({
-    version: packageVersion(), namespace: options.namespace, component: options.component, workers: options.workers, routerId: discovery.instanceId, role: 'aggregated',
-  })
-  const service = new StandaloneRouter({
-    options, discovery, server, client, eventPlane, clock, random, log, observer: metrics.requests,
-    measured: (name, handler) => metered(metrics.endpoint(name), clock, handler),
-    createRouter: (facts) => {
-      log.info({ stage: 'start', model: facts.modelName, block_size: facts.blockSize, role: facts.role }, 'KV Routing initialized')
-      metrics.setRole(facts.role)
-      return new KvRouter(routerSettingsOf(config, { ...facts, routingGroup: facts.modelName }), { clock, random, listener: metrics.listener })
-    },
-  })
-  showGauges(metrics, service, log)
+  const { service, metrics } = assembleRouter(config, { discovery, server, client, eventPlane, clock, random, log })
   const closing: (() => Promise<void>)[] = []
   try {
     closing.push(...await openHttp(config, service, metrics, log))
@@ -104,43 +86,6 @@ function discoveryOptions(env: Environment): ReturnType<typeof discoveryOptionsF
     if (error instanceof DiscoveryOptionError) throw new UsageError(error.message)
     throw error
   }
-}
-
-function serviceOptions({ values }: ParsedConfig<'router'>): StandaloneRouterOptions {
-  const { namespace, component, workers } = routerTargetOf(values)
-  return {
-    namespace, component, workers, blockSize: values.blockSize, strictBlockSize: values.strictBlockSize, useKvEvents: values.useKvEvents,
-    kvEventGraceMs: values.kvEventGraceSeconds * 1000, minInitialWorkers: values.minInitialWorkers, registerModel: values.registerModel,
-    force: values.force, shutdownTimeoutMs: values.shutdownTimeoutSeconds * 1000, shutdownGraceMs: values.shutdownGraceSeconds * 1000,
-    codec: values.requestPlaneCodec === 'json' ? 'json' : 'msgpack', retryLimit: values.retryLimit,
-    firstOutputTimeoutMs: values.firstOutputTimeoutSeconds * 1000, outputTimeoutMs: values.outputTimeoutSeconds * 1000,
-    inhibitedMs: values.inhibitedSeconds * 1000, activeRequestsMax: values.activeRequestsMax,
-  }
-}
-
-function showGauges(metrics: RouterMetrics, service: StandaloneRouter, log: ProcessLog): void {
-  const { gauges } = metrics
-  metrics.onScrape(() => {
-    const router = service.pool.router
-    const follower = service.follower?.stats()
-    gauges.workers.set(router?.workerCount ?? 0)
-    gauges.activeRequests.set(service.generate.activeCount)
-    gauges.indexEntries.set(router?.indexEntryCount ?? 0)
-    gauges.indexBytes.set(router?.indexBytes ?? 0)
-    gauges.bookingsEntries.set(router?.bookingCount ?? 0)
-    gauges.setAsideInstances.set(service.directory?.counts().setAside ?? 0)
-    gauges.blockSizeMismatchWorkers.set(service.pool.mismatchedCount)
-    gauges.eventQueueEntries.set(follower?.queuedBatches ?? 0)
-    gauges.eventQueueDrops.set(follower?.dropped.queue_full ?? 0)
-    gauges.eventGaps.set(follower?.cursor.gaps ?? 0)
-    gauges.logDroppedLines.set(log.droppedLines)
-    gauges.ready.set(service.state === 'ready' ? 1 : 0)
-    metrics.kvEvents.setSources(follower?.sources ?? 0)
-    if (follower === undefined) return
-    metrics.kvEvents.setBatches(follower.batches)
-    for (const [reason, total] of Object.entries(follower.dropped)) metrics.kvEvents.setDrops(reason, total)
-    for (const state of ['started', 'succeeded', 'failed'] as const) metrics.kvEvents.setRecoveries(state, follower.recoveries[state])
-  })
 }
 
 /** The system server and the HTTP mirror, where they are asked for. Gives what closes them. */

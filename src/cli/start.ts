@@ -1,7 +1,6 @@
 /** `warmpath start`: simulated workers and a router in one process, to try it out. Needs no other service. */
 import { readFileSync } from 'node:fs'
 import { parseCommand, type ParsedConfig } from '../config/parse-command.ts'
-import { routerSettingsOf, routerTargetOf } from '../config/router-settings.ts'
 import { MemoryDiscovery, MemoryStore } from '../dynamo/discovery/memory-discovery.ts'
 import { createZmqEventPlane } from '../dynamo/event-plane/zmq-event-plane.ts'
 import { createTcpRequestClient } from '../dynamo/request-plane/tcp-client.ts'
@@ -9,15 +8,11 @@ import { createTcpRequestServer } from '../dynamo/request-plane/tcp-server.ts'
 import { startSimulatedWorker, type SimulatedWorker } from '../engines/simulated/worker.ts'
 import { createHttpMirror, type HttpMirror } from '../http/http-mirror.ts'
 import type { HttpService } from '../http/service.ts'
-import { createLog } from '../observability/log.ts'
-import { createRouterMetrics } from '../observability/router-metrics.ts'
+import { createLog, type ProcessLog } from '../observability/log.ts'
 import type { Clock, Log, Random } from '../ports.ts'
-import { KvRouter } from '../router/kv-router.ts'
-import { metered } from '../standalone/metered.ts'
-import { StandaloneRouter } from '../standalone/router-service.ts'
 import { systemClock, systemRandom } from '../system-ports.ts'
+import { assembleRouter } from './assemble-router.ts'
 import { engineSettingsOf } from './simulated-engine-options.ts'
-import { packageVersion } from './version.ts'
 import { WorkerTable, type WorkerRow } from './worker-table.ts'
 
 type Environment = Readonly<Record<string, string | undefined>>
@@ -32,7 +27,7 @@ interface Place {
   readonly store: MemoryStore
   readonly clock: Clock
   readonly random: Random
-  readonly log: Log
+  readonly log: ProcessLog
 }
 
 /** Runs until Ctrl-C or SIGTERM. Gives the exit code. Errors: `UsageError`; the HTTP port asked for is busy. */
@@ -96,28 +91,15 @@ async function startRouter(useKvEvents: boolean, { store, clock, random, log }: 
   const { namespace, component, endpoint } = workerEndpoint
   const config = await parseCommand('router', ['--endpoint', `${namespace}.${component}.${endpoint}`, useKvEvents ? '--router-kv-events' : '--no-router-kv-events'], {}, (path) => readFileSync(path))
   if (config.kind !== 'config') throw new Error('the router has no defaults')
-  const { values } = config
   const discovery = new MemoryDiscovery(store)
   await discovery.start(AbortSignal.timeout(5000))
-  const target = routerTargetOf(values)
-  const metrics = createRouterMetrics({ version: packageVersion(), ...target, routerId: discovery.instanceId, role: 'aggregated' })
-  const service = new StandaloneRouter({
-    options: {
-      ...target, blockSize: null, strictBlockSize: false, useKvEvents, kvEventGraceMs: values.kvEventGraceSeconds * 1000, minInitialWorkers: 1,
-      registerModel: null, force: false, shutdownTimeoutMs: drainMs, shutdownGraceMs: 0, codec: 'msgpack', retryLimit: values.retryLimit,
-      firstOutputTimeoutMs: values.firstOutputTimeoutSeconds * 1000, outputTimeoutMs: values.outputTimeoutSeconds * 1000,
-      inhibitedMs: values.inhibitedSeconds * 1000, activeRequestsMax: values.activeRequestsMax,
-    },
-    discovery, clock, random, log, observer: metrics.requests,
+  const planes = {
+    discovery, clock, random, log,
     server: createTcpRequestServer({ clock, log, host }),
     client: createTcpRequestClient({ clock, log, host }),
     eventPlane: createZmqEventPlane({ discovery, clock, random, log, host, ioThreads: 1 }),
-    measured: (name, handler) => metered(metrics.endpoint(name), clock, handler),
-    createRouter: (facts) => {
-      metrics.setRole(facts.role)
-      return new KvRouter(routerSettingsOf(config, { ...facts, routingGroup: facts.modelName }), { clock, random, listener: metrics.listener })
-    },
-  })
+  }
+  const { service, metrics } = assembleRouter(config, planes, { minInitialWorkers: 1, shutdownTimeoutMs: drainMs, shutdownGraceMs: 0 })
   closing.push(() => service.drain())
   await service.start(AbortSignal.timeout(10_000))
   return service.httpService(async () => ({ contentType: metrics.contentType, text: await metrics.text() }))

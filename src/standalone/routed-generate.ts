@@ -93,7 +93,7 @@ export class RoutedGenerate {
 
   /** Ends every open answer abruptly; for the end of the drain time. */
   abortAll(): void {
-    for (const routed of [...this.#active]) routed.abort()
+    for (const routed of this.#active) routed.abort()
   }
 
   /** A booking name that no other live request has: the request's own id wherever possible. */

@@ -1,0 +1,83 @@
+/** A router service from its configuration and its planes: the one composition behind `warmpath router` and `warmpath start`. */
+import type { ParsedConfig } from '../config/parse-command.ts'
+import { routerSettingsOf, routerTargetOf } from '../config/router-settings.ts'
+import { createRouterMetrics, type RouterMetrics } from '../observability/router-metrics.ts'
+import type { ProcessLog } from '../observability/log.ts'
+import type { Clock, Discovery, EventPlane, Random, RequestPlaneClient, RequestPlaneServer } from '../ports.ts'
+import { KvRouter } from '../router/kv-router.ts'
+import { metered } from '../standalone/metered.ts'
+import { StandaloneRouter, type StandaloneRouterOptions } from '../standalone/router-service.ts'
+import { packageVersion } from './version.ts'
+
+export interface RouterPlanes {
+  /** Started. */
+  readonly discovery: Discovery
+  readonly server: RequestPlaneServer
+  readonly client: RequestPlaneClient
+  readonly eventPlane: EventPlane
+  readonly clock: Clock
+  readonly random: Random
+  readonly log: ProcessLog
+}
+
+export interface AssembledRouter {
+  readonly service: StandaloneRouter
+  readonly metrics: RouterMetrics
+}
+
+/** Not started yet. `overrides` are for what an embedding command decides itself. */
+export function assembleRouter(config: ParsedConfig<'router'>, planes: RouterPlanes, overrides: Partial<StandaloneRouterOptions> = {}): AssembledRouter {
+  const { discovery, clock, random, log } = planes
+  const options = { ...serviceOptions(config), ...overrides }
+  const metrics = createRouterMetrics({
+    version: packageVersion(), namespace: options.namespace, component: options.component, workers: options.workers, routerId: discovery.instanceId, role: 'aggregated',
+  })
+  const service = new StandaloneRouter({
+    ...planes, options, observer: metrics.requests,
+    measured: (name, handler) => metered(metrics.endpoint(name), clock, handler),
+    createRouter: (facts) => {
+      log.info({ stage: 'start', model: facts.modelName, block_size: facts.blockSize, role: facts.role }, 'KV Routing initialized')
+      metrics.setRole(facts.role)
+      return new KvRouter(routerSettingsOf(config, { ...facts, routingGroup: facts.modelName }), { clock, random, listener: metrics.listener })
+    },
+  })
+  showGauges(metrics, service, log)
+  return { service, metrics }
+}
+
+function serviceOptions({ values }: ParsedConfig<'router'>): StandaloneRouterOptions {
+  const { namespace, component, workers } = routerTargetOf(values)
+  return {
+    namespace, component, workers, blockSize: values.blockSize, strictBlockSize: values.strictBlockSize, useKvEvents: values.useKvEvents,
+    kvEventGraceMs: values.kvEventGraceSeconds * 1000, minInitialWorkers: values.minInitialWorkers, registerModel: values.registerModel,
+    force: values.force, shutdownTimeoutMs: values.shutdownTimeoutSeconds * 1000, shutdownGraceMs: values.shutdownGraceSeconds * 1000,
+    codec: values.requestPlaneCodec === 'json' ? 'json' : 'msgpack', retryLimit: values.retryLimit,
+    firstOutputTimeoutMs: values.firstOutputTimeoutSeconds * 1000, outputTimeoutMs: values.outputTimeoutSeconds * 1000,
+    inhibitedMs: values.inhibitedSeconds * 1000, activeRequestsMax: values.activeRequestsMax,
+  }
+}
+
+function showGauges(metrics: RouterMetrics, service: StandaloneRouter, log: ProcessLog): void {
+  const { gauges } = metrics
+  metrics.onScrape(() => {
+    const router = service.pool.router
+    const follower = service.follower?.stats()
+    gauges.workers.set(router?.workerCount ?? 0)
+    gauges.activeRequests.set(service.generate.activeCount)
+    gauges.indexEntries.set(router?.indexEntryCount ?? 0)
+    gauges.indexBytes.set(router?.indexBytes ?? 0)
+    gauges.bookingsEntries.set(router?.bookingCount ?? 0)
+    gauges.setAsideInstances.set(service.directory?.counts().setAside ?? 0)
+    gauges.blockSizeMismatchWorkers.set(service.pool.mismatchedCount)
+    gauges.eventQueueEntries.set(follower?.queuedBatches ?? 0)
+    gauges.eventQueueDrops.set(follower?.dropped.queue_full ?? 0)
+    gauges.eventGaps.set(follower?.cursor.gaps ?? 0)
+    gauges.logDroppedLines.set(log.droppedLines)
+    gauges.ready.set(service.state === 'ready' ? 1 : 0)
+    metrics.kvEvents.setSources(follower?.sources ?? 0)
+    if (follower === undefined) return
+    metrics.kvEvents.setBatches(follower.batches)
+    for (const [reason, total] of Object.entries(follower.dropped)) metrics.kvEvents.setDrops(reason, total)
+    for (const state of ['started', 'succeeded', 'failed'] as const) metrics.kvEvents.setRecoveries(state, follower.recoveries[state])
+  })
+}
