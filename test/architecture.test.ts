@@ -9,7 +9,7 @@ import { repoRoot } from './repo-root.ts'
 const rooms: Readonly<Record<string, readonly string[]>> = {
   model: [],
   ports: ['model'],
-  msgpack: [],
+  msgpack: ['model'],
   hashing: ['model', 'ports', 'router/contract', '@noble/hashes'],
   'kv-events': ['model', 'ports', 'hashing'],
   index: ['model', 'ports'],
