@@ -17,7 +17,7 @@ const rooms: Readonly<Record<string, readonly string[]>> = {
   scheduling: ['model', 'ports', 'index', 'load', 'hashing', 'router/contract'],
   router: ['model', 'ports', 'index', 'load', 'scheduling', 'hashing', 'kv-events'],
   'system-ports': ['ports', 'node'],
-  dynamo: ['model', 'ports', 'msgpack', 'hashing', 'kv-events', 'index', 'router', 'node', 'lossless-json', '@msgpack/msgpack', 'etcd3', 'zeromq', '@noble/hashes'],
+  dynamo: ['model', 'ports', 'msgpack', 'hashing', 'kv-events', 'index', 'router', 'node', 'lossless-json', 'etcd3', 'zeromq', '@noble/hashes'],
   // The raw engines' codec and the simulated engine; the worker wrapper below composes Dynamo parts.
   engines: ['model', 'ports', 'msgpack', 'hashing', 'kv-events', 'index', 'node', 'dynamo', '@noble/hashes'],
   http: ['model', 'ports', 'msgpack', 'node', 'dynamo', 'lossless-json'],
