@@ -1,5 +1,4 @@
-/** Random scripts of index operations, well-formed and hostile, and their execution: input of the property tests. */
-import * as fc from 'fast-check'
+/** Scripts of index operations, well-formed and hostile, and their execution: what the property tests draw at random. */
 import { hashListOf } from '../model/hash-list.ts'
 import type { ApplyStatus, KvEventData, StorageTier } from '../model/kv-event.ts'
 import type { ApproximatePrefixIndex } from './contract.ts'
@@ -107,42 +106,4 @@ export class ScriptRunner {
     }
     return `${this.#index.entryCount} ${this.#index.recordedCount}\n${ranks.join('\n')}`
   }
-}
-
-export interface ScriptShape {
-  readonly slots: number
-  /** Also events that no correct engine sends: names used twice, unknown parents, contradictions. */
-  readonly hostile: boolean
-  readonly lowerTiers: boolean
-  readonly approximate: boolean
-}
-
-/** One operation of a script of this shape. */
-export function operationOf(shape: ScriptShape): fc.Arbitrary<IndexOperation> {
-  const slot = fc.nat(shape.slots - 1)
-  const tier: fc.Arbitrary<StorageTier> = shape.lowerTiers
-    ? fc.oneof({ weight: 3, arbitrary: fc.constant<StorageTier>('device') }, { weight: 2, arbitrary: fc.constantFrom<StorageTier>('host_pinned', 'disk', 'external') })
-    : fc.constant('device')
-  const content = fc.array(fc.nat(2), { minLength: 1, maxLength: 7 })
-  const name = fc.nat(9)
-  const choices: fc.WeightedArbitrary<IndexOperation>[] = [
-    { weight: 6, arbitrary: fc.record({ op: fc.constant('chain' as const), slot, tier, content, from: fc.oneof(fc.constant(0), fc.nat(5)) }) },
-    { weight: 4, arbitrary: fc.record({ op: fc.constant('evict' as const), slot, tier, content, positions: fc.array(fc.nat(6), { minLength: 1, maxLength: 4 }) }) },
-    { weight: 4, arbitrary: fc.record({ op: fc.constant('find' as const), content }) },
-    { weight: 1, arbitrary: fc.record({ op: fc.constantFrom('cleared' as const, 'drop' as const), slot }) },
-  ]
-  if (shape.hostile) {
-    const blocks = fc.array(fc.tuple(fc.nat(2), name), { maxLength: 5 })
-    choices.push(
-      { weight: 6, arbitrary: fc.record({ op: fc.constant('stored' as const), slot, tier, parent: fc.oneof(fc.constant(null), name), blocks }) },
-      { weight: 5, arbitrary: fc.record({ op: fc.constant('removed' as const), slot, tier, names: fc.array(name, { maxLength: 4 }) }) },
-    )
-  }
-  if (shape.approximate) {
-    choices.push(
-      { weight: 3, arbitrary: fc.record({ op: fc.constant('record' as const), slot, content, afterMs: fc.nat(400) }) },
-      { weight: 2, arbitrary: fc.record({ op: fc.constant('expire' as const), afterMs: fc.nat(700) }) },
-    )
-  }
-  return fc.oneof(...choices)
 }

@@ -4,6 +4,7 @@
  * Parents need not be known: a tier holds pieces. A rank has at most one edge per (parent, content) and per name; ranks that use the
  * same names share records. Source: router-algorithm 5, where another rank's different name for the same content was refused.
  */
+import { noHashes } from '../model/hash-list.ts'
 import type { HashList } from '../model/hash-list.ts'
 import type { ApplyStatus, StoredBlocks } from '../model/kv-event.ts'
 import { HashBuckets, mixHash } from './hash-buckets.ts'
@@ -31,6 +32,12 @@ export class LowerTier {
   /** The name reached by `step`. */
   reachedLow = 0
   reachedHigh = 0
+
+  #query: HashList = noHashes
+  #queryId = 0
+  #memoParents = new Uint32Array(64)
+  #memoRecords = new Uint32Array(32)
+  #memoQueries = new Float64Array(32)
 
   constructor(owners: OwnerSets) {
     this.#owners = owners
@@ -160,18 +167,53 @@ export class LowerTier {
     }
   }
 
-  /** Follows a rank's edge from a parent by a content; true puts its name in `reachedLow`, `reachedHigh`. */
-  step(slot: number, parentLow: number, parentHigh: number, parented: number, localLow: number, localHigh: number): boolean {
+  /** Starts a query; `step` then follows its contents. */
+  beginQuery(locals: HashList): void {
+    this.#query = locals
+    this.#queryId += 1
+    if (this.#memoParents.length < locals.length) {
+      this.#memoParents = new Uint32Array(2 * locals.length)
+      this.#memoRecords = new Uint32Array(locals.length)
+      this.#memoQueries = new Float64Array(locals.length)
+    }
+  }
+
+  /**
+   * Follows a rank's edge by the query's content at `position` from its parent's name (ignored at position 0).
+   * True puts the rank's name of that block in `reachedLow`, `reachedHigh`.
+   */
+  step(slot: number, position: number, parentLow: number, parentHigh: number): boolean {
     const { words } = this.#records
-    let id = this.#byEdge.first(edgeHash(parentLow, parentHigh, parented, localLow, localHigh))
-    for (; id !== 0; id = words[id * R.stride + R.edgeLink]!) {
-      if (!this.#hasKey(id, parentLow, parentHigh, parented, localLow, localHigh)) continue
+    for (let id = this.#firstAt(position, parentLow, parentHigh); id !== 0; id = this.#sameEdge(words[id * R.stride + R.edgeLink]!, position, parentLow, parentHigh)) {
       if (!this.#owners.has(words[id * R.stride + R.owners]!, slot)) continue
       this.reachedLow = words[id * R.stride + R.childLow]!
       this.reachedHigh = words[id * R.stride + R.childHigh]!
       return true
     }
     return false
+  }
+
+  /** First record of this edge. Ranks of one engine ask the same, so the last answer per position is kept. */
+  #firstAt(position: number, parentLow: number, parentHigh: number): number {
+    const memo = this.#memoParents
+    if (this.#memoQueries[position] === this.#queryId && memo[2 * position] === parentLow && memo[2 * position + 1] === parentHigh) {
+      return this.#memoRecords[position]!
+    }
+    const hash = edgeHash(parentLow, parentHigh, position === 0 ? 0 : 1, this.#query[2 * position]!, this.#query[2 * position + 1]!)
+    const id = this.#sameEdge(this.#byEdge.first(hash), position, parentLow, parentHigh)
+    memo[2 * position] = parentLow
+    memo[2 * position + 1] = parentHigh
+    this.#memoRecords[position] = id
+    this.#memoQueries[position] = this.#queryId
+    return id
+  }
+
+  #sameEdge(from: number, position: number, parentLow: number, parentHigh: number): number {
+    const { words } = this.#records
+    const parented = position === 0 ? 0 : 1
+    let id = from
+    while (id !== 0 && !this.#hasKey(id, parentLow, parentHigh, parented, this.#query[2 * position]!, this.#query[2 * position + 1]!)) id = words[id * R.stride + R.edgeLink]!
+    return id
   }
 
   /** Stored events that make up a rank's blocks of this tier, one block each, in no order. */

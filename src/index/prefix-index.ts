@@ -96,6 +96,9 @@ export class TieredPrefixIndex implements ApproximatePrefixIndex {
     scores.disk.fill(0)
     this.#device.find(localHashes, scores.device, earlyExit)
     if (this.#host.entryCount + this.#disk.entryCount + this.#external.entryCount === 0) return
+    this.#host.beginQuery(localHashes)
+    this.#disk.beginQuery(localHashes)
+    this.#external.beginQuery(localHashes)
     for (let slot = 0; slot < this.#slotCount; slot += 1) {
       if (this.#host.count(slot) + this.#disk.count(slot) + this.#external.count(slot) > 0) this.#extend(slot, localHashes, scores)
     }
@@ -120,7 +123,7 @@ export class TieredPrefixIndex implements ApproximatePrefixIndex {
     const name = this.#name
     let position = start
     while (2 * position < locals.length) {
-      if (!tier.step(slot, name[0]!, name[1]!, position === 0 ? 0 : 1, locals[2 * position]!, locals[2 * position + 1]!)) break
+      if (!tier.step(slot, position, name[0]!, name[1]!)) break
       name[0] = tier.reachedLow
       name[1] = tier.reachedHigh
       position += 1
