@@ -1,0 +1,56 @@
+/** The models that the HTTP API serves, as it sees them: implemented by the frontend over discovery, by tests as they like. */
+import type { Json, JsonObject } from '../ports.ts'
+import type { TextModel } from '../text/text-model.ts'
+
+/** Identity and lifetime of one request. */
+export interface ModelCall {
+  /** UUID; the worker sees the same id. */
+  readonly id: string
+  /** traceparent, tracestate, x-request-id: those that came. */
+  readonly headers: Readonly<Record<string, string>>
+  readonly metadata: Readonly<Record<string, string>>
+  /** Aborts when the client has left. */
+  readonly signal: AbortSignal
+}
+
+/** What came of routing, known before the first output; for response headers. */
+export interface RoutingNote {
+  /** Value of `x-warmpath-prefill`: `remote`, `none`, `fallback:<reason>`, `bypass`. */
+  readonly prefill: string
+}
+
+export interface ServedModel {
+  readonly name: string
+  /** Unix seconds. */
+  readonly createdSeconds: number
+  readonly contextLength: number | null
+  readonly supportsChat: boolean
+  readonly supportsCompletions: boolean
+  readonly text: TextModel
+  /** `mdc_sum` of the decode card, or null. */
+  readonly cardChecksum: string | null
+  /**
+   * Runs a PreprocessedRequest map. Yields LLMEngineOutput maps in order; ending the iteration ends the request.
+   * Errors: throws `FailureError`, also in the middle. `onRouted` is called once before the first output.
+   */
+  generate(request: JsonObject, call: ModelCall, onRouted?: (note: RoutingNote) => void): AsyncIterable<{ readonly [key: string]: Json | Uint8Array }>
+}
+
+/** Thresholds as `/busy_threshold` shows and sets them; null = off. */
+export interface BusyThresholds {
+  readonly activeDecodeBlocks: number | null
+  readonly activePrefillTokens: number | null
+  readonly activePrefillTokensFraction: number | null
+}
+
+export interface ModelCatalog {
+  /** Models that are ready, in the order in which they became so. */
+  list(): readonly ServedModel[]
+  /** A known model that cannot serve now says why, with the mend; `undefined` is an unknown name. */
+  find(name: string): ServedModel | { readonly notReady: string; readonly retryAfterSeconds: number } | undefined
+  /** Endpoints (`dyn://ns.comp.ep`) and instances for `/health`. */
+  health(): { readonly ready: boolean; readonly endpoints: readonly string[]; readonly instances: readonly JsonObject[] }
+  busyThresholds(model: string): BusyThresholds | undefined
+  /** All or nothing. Unknown model: false. */
+  setBusyThresholds(model: string, thresholds: Partial<BusyThresholds>): boolean
+}
