@@ -56,7 +56,7 @@ test('outputs stream through; the first names the worker, the last the times', a
   assert.equal(first?.routing_data?.worker_id?.decode_worker_id, worker.id)
   assert.equal(middle?.routing_data, undefined)
   assert.ok((last?.routing_data?.timing?.['total_time_ms'] ?? -1) >= 0)
-  assert.equal(service.pool.router?.bookingCount, 0)
+  assert.equal(service.workers.router?.bookingCount, 0)
 })
 
 test('request id, metadata, trace headers and unknown fields reach the worker', async () => {
@@ -87,7 +87,7 @@ test('a failure before the first output is retried on another worker, which is s
   for (let round = 0; round < 10; round += 1) assert.deepEqual(tokensOf(await small.call(endpoint, { token_ids: [round] })), [0, 1, 2])
   assert.ok(bad.seen.length <= 1, `the failed worker got ${bad.seen.length} requests`)
   assert.ok(good.seen.length >= 9)
-  assert.equal(service.pool.router?.bookingCount, 0)
+  assert.equal(service.workers.router?.bookingCount, 0)
 })
 
 test('retries end: at the limit, and when nobody is left', async () => {
@@ -96,7 +96,7 @@ test('retries end: at the limit, and when nobody is left', async () => {
   const failure = await failureOf(small.call(endpoint, ask))
   assert.equal(failure.class, 'Unavailable')
   assert.equal(failure.reason, 'backend.engine_shutdown')
-  assert.equal(service.pool.router?.bookingCount, 0)
+  assert.equal(service.workers.router?.bookingCount, 0)
 })
 
 test("an application's error is relayed as it came and sets nobody aside", async () => {
@@ -108,7 +108,7 @@ test("an application's error is relayed as it came and sets nobody aside", async
   assert.equal(values.length, 2)
   await failureOf(small.call(endpoint, ask))
   assert.equal(worker.seen.length, 2)
-  assert.equal(service.directory?.counts().setAside, 0)
+  assert.equal(service.workers.directory?.counts().setAside, 0)
 })
 
 test('a worker that breaks off is Unavailable, before and after the first output', async () => {
@@ -147,7 +147,7 @@ test('a silent stream is ended with what it had', async () => {
   const failure = await failureOf(small.call(endpoint, ask, { onValue: (value) => values.push(value) }))
   assert.match(failure.message, /--output-timeout/)
   assert.equal(values.length, 1)
-  assert.equal(service.pool.router?.bookingCount, 0)
+  assert.equal(service.workers.router?.bookingCount, 0)
 })
 
 test('a caller that leaves frees its booking and the worker hears of it', async () => {
@@ -160,7 +160,7 @@ test('a caller that leaves frees its booking and the worker hears of it', async 
   const leave = new AbortController()
   await failureOf(small.call(endpoint, ask, { signal: leave.signal, onValue: () => leave.abort() }))
   await until('the worker hears', () => cancelled !== null)
-  await until('the booking is gone', () => service.pool.router?.bookingCount === 0)
+  await until('the booking is gone', () => service.workers.router?.bookingCount === 0)
   assert.equal(service.generate.activeCount, 0)
 })
 
@@ -188,11 +188,11 @@ test('a worker without a card is used when the block size is given, and refused 
 test('a block size that differs from the cards is said loudly, and theirs is used', async () => {
   await small.worker(answers())
   const { service, metrics } = await small.router(['--router-block-size', '64'])
-  assert.equal(service.pool.facts?.blockSize, 16)
+  assert.equal(service.workers.pool.facts?.blockSize, 16)
   assert.ok(small.lines.some((line) => /BLOCK SIZE MISMATCH.*16.*64/.test(line)))
   assert.match(await metrics.text(), /warmpath_block_size_mismatch_workers 1/)
   const strict = await small.router(['--router-block-size', '64', '--strict-block-size', '--component', 'strict'])
-  assert.equal(strict.service.pool.router, null)
+  assert.equal(strict.service.workers.router, null)
 })
 
 test('taints that change are followed', async () => {
@@ -210,7 +210,7 @@ test('best_worker_id takes an array or a map and changes nothing', async () => {
   for (const body of [tokens, { token_ids: tokens }]) {
     assert.deepEqual((await small.call('dynamo.router.best_worker_id', body)).map((id) => BigInt(id as bigint)), [worker.id])
   }
-  assert.equal(service.pool.router?.bookingCount, 0)
+  assert.equal(service.workers.router?.bookingCount, 0)
   assert.equal(worker.seen.length, 0)
   assert.match((await failureOf(small.call('dynamo.router.best_worker_id', { tokens }))).message, /token_ids/)
 })

@@ -60,15 +60,15 @@ function serviceOptions({ values }: ParsedConfig<'router'>): StandaloneRouterOpt
 function showGauges(metrics: RouterMetrics, service: StandaloneRouter, log: ProcessLog): void {
   const { gauges } = metrics
   metrics.onScrape(() => {
-    const router = service.pool.router
-    const follower = service.follower?.stats()
+    const router = service.workers.router
+    const follower = service.workers.follower?.stats()
     gauges.workers.set(router?.workerCount ?? 0)
     gauges.activeRequests.set(service.generate.activeCount)
     gauges.indexEntries.set(router?.indexEntryCount ?? 0)
     gauges.indexBytes.set(router?.indexBytes ?? 0)
     gauges.bookingsEntries.set(router?.bookingCount ?? 0)
-    gauges.setAsideInstances.set(service.directory?.counts().setAside ?? 0)
-    gauges.blockSizeMismatchWorkers.set(service.pool.mismatchedCount)
+    gauges.setAsideInstances.set(service.workers.directory?.counts().setAside ?? 0)
+    gauges.blockSizeMismatchWorkers.set(service.workers.pool.mismatchedCount)
     gauges.eventQueueEntries.set(follower?.queuedBatches ?? 0)
     gauges.eventQueueDrops.set(follower?.dropped.queue_full ?? 0)
     gauges.eventGaps.set(follower?.cursor.gaps ?? 0)

@@ -12,18 +12,10 @@ import type { CallHandle, CancelKind, Clock, Codec, IncomingRequest, InstanceRec
 import type { Router } from '../router/contract.ts'
 import { decodeGenerateRequest, type GenerateRequest } from '../dynamo/wire/generate-request.ts'
 import { editOutput, encodeQueryAnswer, peekOutput, reportedCachedTokens, transcodeFrame, type OutputTiming } from '../dynamo/wire/output-frame.ts'
+import type { RoutedPool } from './routed-pool.ts'
 import { relayedFailure } from './relay-failure.ts'
 import { noWorkers, refusalFailure } from './refusal-failure.ts'
 import type { RequestObserver } from './request-observer.ts'
-
-/** The part of the instance directory that routing needs. */
-export interface RoutableInstances {
-  lookup(workerId: WorkerId): InstanceRecord | undefined
-  /** Not to be chosen for `forMs`. */
-  setAside(workerId: WorkerId, forMs: number): void
-  /** Workers that are set aside now. */
-  setAsideIds(): ReadonlySet<WorkerId>
-}
 
 export interface RoutedGenerateOptions {
   readonly retryLimit: number
@@ -37,9 +29,7 @@ export interface RoutedGenerateOptions {
 }
 
 export interface RoutedGenerateParts {
-  /** The router as of now; null until there are workers. */
-  currentRouter(): Router | null
-  readonly instances: RoutableInstances
+  readonly pool: RoutedPool
   readonly client: RequestPlaneClient
   readonly clock: Clock
   readonly log: Log
@@ -185,14 +175,14 @@ class RoutedRequest {
 
   /** First without the workers that are set aside; when nobody else is left, with them: better a doubtful worker than none. */
   #choose(generate: GenerateRequest, book: boolean): Decision | Refusal {
-    const { instances } = this.#parts
-    const router = this.#parts.currentRouter()
+    const { pool } = this.#parts
+    const { router } = pool
     if (router === null) return noWorkers(this.#bookingId)
     const ask = (excluded: ReadonlySet<WorkerId>): Decision | Refusal => {
       const request = this.#routingRequest(generate, excluded)
       return book ? router.route(request) : router.select(request)
     }
-    const aside = instances.setAsideIds()
+    const aside = pool.setAsideIds()
     if (aside.size === 0) return ask(this.#failedWorkers)
     const careful = ask(new Set([...aside, ...this.#failedWorkers]))
     return careful.kind === 'refused' ? ask(this.#failedWorkers) : careful
@@ -214,15 +204,15 @@ class RoutedRequest {
   #tryNext(after: Failure | null): void {
     const generate = this.#generate
     if (this.#over || generate === null) return
-    const { observer, instances, log } = this.#parts
+    const { observer, pool, log } = this.#parts
     const decision = this.#choose(generate, true)
     if (decision.kind === 'refused') {
       if (after !== null) this.#finish('error', after)
       else this.#refused(decision)
       return
     }
-    const instance = instances.lookup(decision.workerId)
-    const router = this.#parts.currentRouter()
+    const instance = pool.lookup(decision.workerId)
+    const { router } = pool
     if (instance === undefined || router === null) {
       // The record left between the directory's event and this call; its removal from the router follows.
       router?.free(this.#bookingId)
@@ -252,8 +242,8 @@ class RoutedRequest {
   /** An attempt ended without a complete answer. Its booking is already released. */
   attemptFailed(failure: Failure, workerId: WorkerId, instanceAtFault: boolean): void {
     if (this.#over) return
-    const { options, instances, log, observer } = this.#parts
-    if (instanceAtFault && options.inhibitedMs > 0) instances.setAside(workerId, options.inhibitedMs)
+    const { options, pool, log, observer } = this.#parts
+    if (instanceAtFault && options.inhibitedMs > 0) pool.setAside(workerId, options.inhibitedMs)
     const mayRetry = !this.relayedAny && isRetryableElsewhere(failure) && this.#attemptCount <= options.retryLimit &&
       this.#generate?.routing.pin === undefined
     if (!mayRetry) {

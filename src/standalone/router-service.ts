@@ -3,21 +3,18 @@
  *
  * Start: identity, listeners, workers, endpoints, and only then the records that callers find. Drain: the reverse.
  */
-import type { WorkerId } from '../model/worker.ts'
-import type { Clock, Codec, Discovery, EndpointId, EventPlane, InstanceRecord, Json, JsonObject, Log, Random, RequestHandler, RequestPlaneClient, RequestPlaneServer, ServedEndpoint, TimerHandle } from '../ports.ts'
+import type { Clock, Codec, Discovery, EndpointId, EventPlane, Json, JsonObject, Log, Random, RequestHandler, RequestPlaneClient, RequestPlaneServer, ServedEndpoint, TimerHandle } from '../ports.ts'
 import type { Router } from '../router/contract.ts'
 import { renamedCard } from '../dynamo/cards/renamed-card.ts'
 import { instanceKey } from '../dynamo/discovery/store-key.ts'
-import { InstanceDirectory, type InstanceEvent } from '../dynamo/instances/instance-directory.ts'
-import { createKvStateFollower, type KvStateFollower } from '../dynamo/kv-state/kv-state-follower.ts'
-import { followLoadEvents, type LoadEventsFollower } from '../dynamo/kv-state/load-events.ts'
 import { encodeInstanceRecord } from '../dynamo/wire/instance-record.ts'
 import type { HttpService } from '../http/service.ts'
 import { callInProcess } from './in-process-call.ts'
 import { refuseOccupiedName, targetMark } from './occupied-name.ts'
-import { WorkerPool, type PoolFacts } from './pool.ts'
+import type { PoolFacts } from './pool.ts'
 import { answerOnce, bestWorker, chosen, explanationAnswer, overlapAnswer, queryOf } from './query-endpoints.ts'
 import type { RequestObserver } from './request-observer.ts'
+import { RoutedPool } from './routed-pool.ts'
 import { RoutedGenerate, type RoutedGenerateOptions } from './routed-generate.ts'
 
 export interface StandaloneRouterOptions extends RoutedGenerateOptions {
@@ -59,88 +56,49 @@ export interface StandaloneRouterParts {
 
 const endpointNames = ['generate', 'best_worker_id', 'get_overlap_scores'] as const
 const tickMs = 1000
-/** How long a worker may be without a card before the log says that it is refused. */
-const cardGraceMs = 3000
-
 export type ServiceState = 'starting' | 'ready' | 'draining' | 'stopped'
 
 export class StandaloneRouter {
   readonly generate: RoutedGenerate
-  readonly pool: WorkerPool
+  readonly workers: RoutedPool
   readonly #parts: StandaloneRouterParts
   readonly #served: ServedEndpoint[] = []
-  readonly #aside = new Set<WorkerId>()
-  #directory: InstanceDirectory | null = null
-  #follower: KvStateFollower | null = null
-  #loads: LoadEventsFollower | null = null
   #timer: TimerHandle | null = null
   #state: ServiceState = 'starting'
   #cardPublished = false
 
   constructor(parts: StandaloneRouterParts) {
     this.#parts = parts
-    const { options, log } = parts
-    this.pool = new WorkerPool({
-      options: { blockSize: options.blockSize, strictBlockSize: options.strictBlockSize, cardGraceMs },
-      log,
+    const { options, discovery, client, eventPlane, clock, random, log } = parts
+    this.workers = new RoutedPool({
+      endpoint: options.workers, discovery, client, eventPlane, clock, random, log, options,
       createRouter: (facts) => parts.createRouter(facts),
-      onWorker: (worker) => {
-        this.#follower?.upsertWorker(worker)
-        void this.#publishCard()
-      },
-      onWorkerGone: (workerId) => this.#follower?.removeWorker(workerId),
     })
-    this.generate = new RoutedGenerate({
-      currentRouter: () => this.pool.router, instances: this, client: parts.client, clock: parts.clock, log, observer: parts.observer, options,
-    })
+    this.generate = new RoutedGenerate({ pool: this.workers, client, clock, log, observer: parts.observer, options })
+    this.workers.onGone = (workerId) => this.generate.instanceGone(workerId)
+    this.workers.onWorker = () => void this.#publishCard()
   }
 
   get state(): ServiceState {
     return this.#state
   }
 
-  get directory(): InstanceDirectory | null {
-    return this.#directory
-  }
-
-  get follower(): KvStateFollower | null {
-    return this.#follower
-  }
-
   get served(): readonly ServedEndpoint[] {
     return this.#served
   }
-
-  // ---- The instances as routing sees them ----
-
-  lookup(workerId: WorkerId): InstanceRecord | undefined {
-    return this.#directory?.get(workerId)?.record
-  }
-
-  setAside(workerId: WorkerId, forMs: number): void {
-    this.#directory?.setAside(workerId, forMs)
-    this.#aside.add(workerId)
-  }
-
-  setAsideIds(): ReadonlySet<WorkerId> {
-    for (const workerId of this.#aside) if (this.#directory?.isSetAside(workerId) !== true) this.#aside.delete(workerId)
-    return this.#aside
-  }
-
-  // ---- Life ----
 
   /** Resolves when the endpoints are registered. Errors: the name is taken; what discovery or a listener rejects with. */
   async start(signal: AbortSignal): Promise<void> {
     const { discovery, server, client, options, log, clock } = this.#parts
     await Promise.all([server.start(signal), client.start(signal), discovery.start(signal)])
     await refuseOccupiedName({ discovery, log, namespace: options.namespace, component: options.component, target: this.#targetName(), force: options.force })
-    this.#followWorkers()
-    await this.#directory?.firstSync
+    this.workers.start()
+    await this.workers.firstSync
     await this.#enoughWorkers(signal)
     this.#serve('generate', (request, response) => this.generate.handle(request, response))
     this.#serve('best_worker_id', (request, response) => answerOnce(request, response, (value) => {
       const query = queryOf(value)
-      return chosen(bestWorker(this.pool.router, query, request.id, this.setAsideIds())).workerId
+      return chosen(bestWorker(this.workers.router, query, request.id, this.workers.setAsideIds())).workerId
     }))
     this.#serve('get_overlap_scores', (request, response) => answerOnce(request, response, (value) => this.#overlap(value)))
     await this.#register()
@@ -153,7 +111,7 @@ export class StandaloneRouter {
     arm()
     this.#state = 'ready'
     await this.#publishCard()
-    log.info({ stage: 'start', instance_id: discovery.instanceId.toString(), target: this.#targetName(), workers: this.pool.router?.workerCount ?? 0 },
+    log.info({ stage: 'start', instance_id: discovery.instanceId.toString(), target: this.#targetName(), workers: this.workers.router?.workerCount ?? 0 },
       `Registered endpoint '${options.namespace}.${options.component}.generate'`)
   }
 
@@ -179,9 +137,7 @@ export class StandaloneRouter {
       })
     }
     this.#timer?.cancel()
-    this.#loads?.close()
-    this.#follower?.close()
-    this.#directory?.close()
+    this.workers.close()
     await this.#parts.eventPlane?.close()
     await Promise.all([this.#parts.server.close(), this.#parts.client.close()])
     await discovery.close(2000)
@@ -193,47 +149,9 @@ export class StandaloneRouter {
     return `${namespace}.${component}.${endpoint}`
   }
 
-  #followWorkers(): void {
-    const { discovery, eventPlane, options, client, clock, log, random } = this.#parts
-    const directory = new InstanceDirectory({ discovery, endpoint: options.workers, clock, log })
-    this.#directory = directory
-    if (eventPlane !== null) {
-      this.#follower = options.useKvEvents ? createKvStateFollower({
-        endpoint: options.workers, discovery, plane: eventPlane, client, clock, random, log, limits: { graceMs: options.kvEventGraceMs },
-        sink: {
-          applyEvent: (event) => this.pool.router?.applyEvent(event) ?? 'invalid_block',
-          resetRank: (rank) => this.pool.router?.resetRank(rank),
-          setIndexMode: (rank, mode) => this.pool.router?.setIndexMode(rank, mode),
-        },
-      }) : null
-      this.#follower?.start()
-      this.#loads = followLoadEvents({
-        endpoint: options.workers, plane: eventPlane, log,
-        sink: {
-          reportLoad: (rank, load) => this.pool.router?.reportLoad(rank, load),
-          prefillCompleted: (requestId) => this.pool.router?.prefillCompleted(requestId) ?? false,
-        },
-      })
-    }
-    directory.onEvent((event) => this.#onInstance(event))
-    for (const instance of directory.instances()) this.pool.upsert(instance, clock.nowMs())
-  }
-
-  #onInstance(event: InstanceEvent): void {
-    const { instance } = event
-    if (event.kind === 'removed') {
-      this.pool.remove(instance.record.instanceId)
-      this.generate.instanceGone(instance.record.instanceId)
-      this.#parts.client.forget(instance.record)
-      return
-    }
-    if (event.kind === 'changed') this.#parts.client.forget(event.previous.record)
-    this.pool.upsert(instance, this.#parts.clock.nowMs())
-  }
-
   async #enoughWorkers(signal: AbortSignal): Promise<void> {
     const { options, log, clock } = this.#parts
-    const missing = (): boolean => (this.pool.router?.workerCount ?? 0) < options.minInitialWorkers
+    const missing = (): boolean => (this.workers.router?.workerCount ?? 0) < options.minInitialWorkers
     if (missing()) log.info({ stage: 'start', wanted: options.minInitialWorkers }, `waiting for ${options.minInitialWorkers} workers of ${this.#targetName()}`)
     while (missing()) {
       signal.throwIfAborted()
@@ -276,7 +194,7 @@ export class StandaloneRouter {
   async #publishCard(): Promise<void> {
     const { options, discovery, log } = this.#parts
     if (options.registerModel === null || this.#cardPublished || this.#state !== 'ready') return
-    const card = [...(this.#directory?.instances() ?? [])].map((instance) => instance.card).find((each) => each !== null)
+    const card = [...(this.workers.directory?.instances() ?? [])].map((instance) => instance.card).find((each) => each !== null)
     if (card === undefined || card === null) return
     this.#cardPublished = true
     const endpoint = this.#endpoint('generate')
@@ -290,16 +208,14 @@ export class StandaloneRouter {
   }
 
   #tick(): void {
-    const { clock } = this.#parts
-    this.pool.router?.tick()
-    this.pool.tick(clock.nowMs())
+    this.workers.tick()
     this.generate.tick()
     void this.#publishCard()
   }
 
   #overlap(value: Parameters<typeof queryOf>[0]): JsonObject {
     const query = queryOf(value)
-    const router = this.pool.router
+    const router = this.workers.router
     if (router === null) {
       const blockSize = this.#parts.options.blockSize
       return overlapAnswer({ blockSize: blockSize ?? 0, blockCount: blockSize === null ? 0 : Math.floor(query.tokens.length / blockSize), rows: [] })
@@ -312,10 +228,10 @@ export class StandaloneRouter {
     const { clock } = this.#parts
     return {
       generate: (request, call) => callInProcess((incoming, response) => this.generate.handle(incoming, response), request, call, clock),
-      bestWorkerId: async (request, call) => chosen(bestWorker(this.pool.router, queryOf(request as never), call.id, this.setAsideIds())).workerId,
+      bestWorkerId: async (request, call) => chosen(bestWorker(this.workers.router, queryOf(request as never), call.id, this.workers.setAsideIds())).workerId,
       overlapScores: async (request) => this.#overlap(request as never),
-      explain: async (request, call) => explanationAnswer(bestWorker(this.pool.router, queryOf(request as never), call.id, this.setAsideIds())),
-      health: () => ({ ready: this.#state === 'ready', detail: { state: this.#state, workers: this.pool.router?.workerCount ?? 0 } as { [key: string]: Json } }),
+      explain: async (request, call) => explanationAnswer(bestWorker(this.workers.router, queryOf(request as never), call.id, this.workers.setAsideIds())),
+      health: () => ({ ready: this.#state === 'ready', detail: { state: this.#state, workers: this.workers.router?.workerCount ?? 0 } as { [key: string]: Json } }),
       ...(metrics === undefined ? {} : { metrics }),
     }
   }
