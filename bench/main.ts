@@ -21,6 +21,7 @@ Sections: router, startup, kernels; all when none is named.
   --seconds S       length of one turn of the comparison (4)
   --cells A,B       concurrency x output tokens (1x16,16x16,64x16,16x128)
   --cli PATH        our command line (dist/cli/main.js, or WARMPATH_BENCH_CLI)
+  --router-args=T   more arguments for both routers, such as "--no-router-kv-events"
   --profile FOLDER  CPU profile of our router there; not kept
   --force           begin in spite of a load average above 1.5; not kept
   --keep            keep the figures all the same
@@ -36,14 +37,14 @@ function readOptions() {
     options: {
       rounds: { type: 'string', default: '7' }, starts: { type: 'string', default: '9' }, seconds: { type: 'string', default: '4' },
       cells: { type: 'string', default: '1x16,16x16,64x16,16x128' }, cli: { type: 'string', default: process.env['WARMPATH_BENCH_CLI'] ?? join(repoRoot, 'dist', 'cli', 'main.js') },
-      profile: { type: 'string' }, force: { type: 'boolean', default: false }, keep: { type: 'boolean', default: false }, help: { type: 'boolean', default: false },
+      'router-args': { type: 'string', default: '' }, profile: { type: 'string' }, force: { type: 'boolean', default: false }, keep: { type: 'boolean', default: false }, help: { type: 'boolean', default: false },
     },
   })
   const sections = positionals.length > 0 ? positionals : ['router', 'startup', 'kernels']
   const unknown = sections.find((name) => !['router', 'startup', 'kernels'].includes(name))
   if (unknown !== undefined) throw new BenchError(`section ${unknown} is unknown; there are router, startup and kernels`)
   return {
-    sections, help: values.help, force: values.force, keep: values.keep, cliPath: resolve(values.cli), profile: values.profile ?? null,
+    sections, help: values.help, force: values.force, keep: values.keep, routerArguments: values['router-args'].split(' ').filter(Boolean), cliPath: resolve(values.cli), profile: values.profile ?? null,
     rounds: positive('--rounds', values.rounds), starts: positive('--starts', values.starts), seconds: positive('--seconds', values.seconds), cells: parseCells(values.cells),
   }
 }
@@ -84,7 +85,7 @@ async function run(): Promise<void> {
   if (sections.includes('router') && dynamo !== null) {
     const facts = circumstances(rounds, seconds)
     if (options.profile !== null) mkdirSync(options.profile, { recursive: true })
-    const figures = await compareRouters({ dynamo, cliPath, rounds, seconds, cells: options.cells, profileFolder: options.profile, progress: say })
+    const figures = await compareRouters({ dynamo, cliPath, rounds, seconds, cells: options.cells, routerArguments: options.routerArguments, profileFolder: options.profile, progress: say })
     results.router = { circumstances: facts, figures }
     say(`\n${routerText(results.router)}\n`)
   }

@@ -89,7 +89,10 @@ export function routerText({ circumstances, figures }: Section<RouterFigures>): 
     table(['Cell', 'CPU ours / real', 'by round', 'added p50 real, ms', 'added p50 ours, ms', 'ours / real', 'added p99 real, ms', 'added p99 ours, ms'], ratios),
     `Prompts of ${figures.inputTokens} tokens, blocks of 16. CPU is that of the router's process tree (direct: of one of the two workers), median and span of the rounds.`,
     table(['Cell', 'Target', 'CPU us per request', 'req/s', 'first output p50, ms', 'p50, ms', 'p99, ms', 'RSS, MiB', 'errors'], rows),
-    `Lines written to the log, at level warn: real ${figures.logLines.real}, ours ${figures.logLines.ours}.`,
+    `Both routers run with their defaults${figures.routerArguments.length === 0 ? '' : ` and \`${figures.routerArguments.join(' ')}\``}. The workers publish no KV events: the real ` +
+      'router\'s index stays empty, ours notes each prompt for the worker it went to. The real router\'s log level is warn, where it still writes ' +
+      `a line per request; ours is info, where it writes two: ${figures.logLines.real} and ${figures.logLines.ours} lines in this run. Negative added latency: the direct client reads ` +
+      'every token by itself, through a router several at once, and the client is what these cores are busy with.',
   ].join('\n\n')
 }
 

@@ -41,7 +41,9 @@ export interface CellFigures extends Cell {
 export interface RouterFigures {
   readonly inputTokens: number
   readonly cells: readonly CellFigures[]
-  /** Lines that each router wrote to its log during the run, at the level `warn`. */
+  /** More arguments of both routers. */
+  readonly routerArguments: readonly string[]
+  /** Lines that each router wrote to its log during the run: the real one at `warn`, ours at `info`. */
   readonly logLines: Readonly<Record<'real' | 'ours', number>>
 }
 
@@ -51,6 +53,8 @@ export interface RouterRun {
   readonly cells: readonly Cell[]
   readonly rounds: number
   readonly seconds: number
+  /** For both routers, besides endpoint and block size. */
+  readonly routerArguments: readonly string[]
   /** Files for `node --cpu-prof` of our router go here; null: not profiled, as figures that count must be. */
   readonly profileFolder: string | null
   progress(line: string): void
@@ -73,8 +77,8 @@ class Comparison {
   }
 
   /** Output goes to files by itself: a pipe would be emptied by us, on the same cores. */
-  #spawn(label: string, command: string, args: readonly (string | number)[]): Managed {
-    return this.#deployment.spawn(label, 'sh', ['-c', 'exec "$@" >"$0" 2>&1', this.#logPath(label), command, ...args])
+  #spawn(label: string, command: string, args: readonly (string | number)[], env: NodeJS.ProcessEnv = {}): Managed {
+    return this.#deployment.spawn(label, 'sh', ['-c', 'exec "$@" >"$0" 2>&1', this.#logPath(label), command, ...args], env)
   }
 
   #logPath(label: string): string {
@@ -97,12 +101,17 @@ class Comparison {
       await this.#deployment.registered(`${side}/backend/generate`, workersEach)
     }
     const profile = profileFolder === null ? [] : ['--cpu-prof', `--cpu-prof-dir=${profileFolder}`]
-    this.#watched.set('real', this.#spawn('real-router', dynamo.python, ['-m', 'dynamo.router', ...routerArguments('real')]))
-    this.#watched.set('ours', this.#spawn('our-router', process.execPath, [...profile, cliPath, 'router', ...routerArguments('ours')]))
+    this.#watched.set('real', this.#spawn('real-router', dynamo.python, ['-m', 'dynamo.router', ...this.#routerArguments('real')]))
+    // The real router writes a line per request even at `warn`; ours does so from `info` on.
+    this.#watched.set('ours', this.#spawn('our-router', process.execPath, [...profile, cliPath, 'router', ...this.#routerArguments('ours')], { DYN_LOG: 'info' }))
     for (const side of ['real', 'ours'] as const) {
       await this.#deployment.registered(`${side}/router/generate`, 1)
       await this.#deployment.registered(`${side}/router/best_worker_id`, 1)
     }
+  }
+
+  #routerArguments(side: 'real' | 'ours'): string[] {
+    return ['--endpoint', `${side}.backend.generate`, '--router-block-size', '16', ...this.#run.routerArguments]
   }
 
   /** Errors: nothing completed, answers of the wrong length, or a deployment that is no longer what was started. */
@@ -143,8 +152,6 @@ class Comparison {
   }
 }
 
-const routerArguments = (side: 'real' | 'ours'): string[] => ['--endpoint', `${side}.backend.generate`, '--router-block-size', '16']
-
 function runClient(python: string, args: readonly string[], env: NodeJS.ProcessEnv, timeoutMs: number): Promise<{ output: string; errors: string }> {
   return new Promise((resolve, reject) => {
     const child = spawn(python, args, { env, stdio: ['ignore', 'pipe', 'pipe'], timeout: timeoutMs, killSignal: 'SIGKILL' })
@@ -175,7 +182,7 @@ export async function compareRouters(run: RouterRun): Promise<RouterFigures> {
         }
       }
     }
-    return { inputTokens, cells, logLines: { real: comparison.logLines('real-router'), ours: comparison.logLines('our-router') } }
+    return { inputTokens, cells, routerArguments: run.routerArguments, logLines: { real: comparison.logLines('real-router'), ours: comparison.logLines('our-router') } }
   } finally {
     await comparison.close()
   }
