@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { cardChecksum } from './card-checksum.ts'
-import { cardOf } from './test-cards.ts'
+import { cardOf } from '../../test/model-cards.ts'
 
 test('what Dynamo hashes changes the checksum, what it leaves out does not', () => {
   const base = cardChecksum(cardOf({ id: 1 }))

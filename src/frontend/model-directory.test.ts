@@ -6,7 +6,7 @@ import { MemoryDiscovery, MemoryStore } from '../dynamo/discovery/memory-discove
 import type { Log, LogFields } from '../ports.ts'
 import { ModelDirectory, type ModelDirectoryOptions } from './model-directory.ts'
 import { evaluateModel, historyOf, noHistory, type ModelState } from './model-state.ts'
-import { cardRecordOf, factOf, instanceRecordOf, keyOf, type CardInput } from './test-cards.ts'
+import { cardRecordOf, factOf, instanceRecordOf, keyOf, type CardInput } from '../../test/model-cards.ts'
 
 interface Line { readonly level: string; readonly fields: LogFields; readonly message: string }
 

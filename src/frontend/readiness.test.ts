@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { evaluateModel, historyOf, noHistory, type ModelState } from './model-state.ts'
-import { factOf, type CardInput } from './test-cards.ts'
+import { factOf, type CardInput } from '../../test/model-cards.ts'
 
 const strict = { requirePrefill: true }
 const usual = { requirePrefill: false }

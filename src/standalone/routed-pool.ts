@@ -1,12 +1,13 @@
 /**
- * The workers of one endpoint, ready to be routed to: instances and cards from discovery, a router over them, and the KV events
- * and loads that feed it.
+ * The workers of one pool, ready to be routed to: instances and cards from discovery, a router over them, and the KV events
+ * and loads that feed it. A pool has one endpoint, or several whose workers serve the same.
  */
 import type { WorkerId } from '../model/worker.ts'
 import type { Clock, Discovery, EndpointId, EventPlane, InstanceRecord, Log, Random, RequestPlaneClient } from '../ports.ts'
 import type { Router } from '../router/contract.ts'
 import type { ModelCard } from '../dynamo/cards/model-card.ts'
-import { InstanceDirectory, type InstanceEvent } from '../dynamo/instances/instance-directory.ts'
+import { endpointPrefix } from '../dynamo/discovery/store-key.ts'
+import { InstanceDirectory, type InstanceEvent, type KnownInstance } from '../dynamo/instances/instance-directory.ts'
 import { createKvStateFollower, type KvStateFollower } from '../dynamo/kv-state/kv-state-follower.ts'
 import { followLoadEvents, type LoadEventsFollower } from '../dynamo/kv-state/load-events.ts'
 import { WorkerPool, type PoolFacts } from './pool.ts'
@@ -32,6 +33,16 @@ export interface RoutedPoolParts {
   readonly log: Log
   readonly options: RoutedPoolOptions
   createRouter(facts: PoolFacts): Router
+  /** Instances that may be used; left out: all. Call `recheck` when its answers have changed. */
+  accepts?(instance: KnownInstance): boolean
+}
+
+/** What is followed of one endpoint. */
+interface Member {
+  readonly endpoint: EndpointId
+  readonly directory: InstanceDirectory
+  readonly follower: KvStateFollower | null
+  readonly loads: LoadEventsFollower | null
 }
 
 /** How long a worker may be without a card before the log says that it is refused. */
@@ -46,9 +57,8 @@ export class RoutedPool {
   onWorker: (() => void) | null = null
   readonly #parts: RoutedPoolParts
   readonly #aside = new Set<WorkerId>()
-  #directory: InstanceDirectory | null = null
-  #follower: KvStateFollower | null = null
-  #loads: LoadEventsFollower | null = null
+  readonly #members = new Map<string, Member>()
+  #isStarted = false
 
   constructor(parts: RoutedPoolParts) {
     this.#parts = parts
@@ -59,10 +69,12 @@ export class RoutedPool {
       log,
       createRouter: (facts) => parts.createRouter(facts),
       onWorker: (worker) => {
-        this.#follower?.upsertWorker(worker)
+        this.#memberOf(worker.workerId)?.follower?.upsertWorker(worker)
         this.onWorker?.()
       },
-      onWorkerGone: (workerId) => this.#follower?.removeWorker(workerId),
+      onWorkerGone: (workerId) => {
+        for (const { follower } of this.#members.values()) follower?.removeWorker(workerId)
+      },
     })
   }
 
@@ -71,46 +83,83 @@ export class RoutedPool {
     return this.pool.router
   }
 
+  /** Of the first endpoint. */
   get directory(): InstanceDirectory | null {
-    return this.#directory
+    return this.#members.get(endpointPrefix(this.endpoint))?.directory ?? null
   }
 
+  /** Of the first endpoint. */
   get follower(): KvStateFollower | null {
-    return this.#follower
+    return this.#members.get(endpointPrefix(this.endpoint))?.follower ?? null
   }
 
   /** Begins to follow discovery and events. */
   start(): void {
-    const { discovery, eventPlane, options, endpoint, client, clock, log, random } = this.#parts
+    this.#isStarted = true
+    this.addEndpoint(this.endpoint)
+  }
+
+  /** Workers of this endpoint belong to the pool too. Instance ids that another endpoint has already are left to it. */
+  addEndpoint(endpoint: EndpointId): void {
+    const key = endpointPrefix(endpoint)
+    if (!this.#isStarted || this.#members.has(key)) return
+    const { clock, discovery, log } = this.#parts
     const directory = new InstanceDirectory({ discovery, endpoint, clock, log })
-    this.#directory = directory
-    if (eventPlane !== null) {
-      if (options.useKvEvents) {
-        this.#follower = createKvStateFollower({
-          endpoint, discovery, plane: eventPlane, client, clock, random, log, limits: { graceMs: options.kvEventGraceMs },
-          sink: {
-            applyEvent: (event) => this.router?.applyEvent(event) ?? 'invalid_block',
-            resetRank: (rank) => this.router?.resetRank(rank),
-            setIndexMode: (rank, mode) => this.router?.setIndexMode(rank, mode),
-          },
-        })
-        this.#follower.start()
+    const member: Member = { endpoint, directory, ...this.#followEvents(endpoint) }
+    this.#members.set(key, member)
+    directory.onEvent((event) => this.#onInstance(member, event))
+    for (const instance of directory.instances()) this.#upsert(member, instance)
+  }
+
+  /** Not the first one: the pool ends with it. */
+  removeEndpoint(endpoint: EndpointId): void {
+    const key = endpointPrefix(endpoint)
+    const member = this.#members.get(key)
+    if (member === undefined || key === endpointPrefix(this.endpoint)) return
+    for (const instance of member.directory.instances()) this.#remove(member, instance)
+    this.#members.delete(key)
+    closeMember(member)
+  }
+
+  /** Asks `accepts` again for every instance. */
+  recheck(): void {
+    for (const member of this.#members.values()) {
+      for (const instance of member.directory.instances()) {
+        const { instanceId } = instance.record
+        const isUsed = this.router?.worker(instanceId) !== undefined && this.#memberOf(instanceId) === member
+        if (isUsed !== this.#accepts(instance)) {
+          if (isUsed) this.#remove(member, instance)
+          else this.#upsert(member, instance)
+        }
       }
-      this.#loads = followLoadEvents({
-        endpoint, plane: eventPlane, log,
-        sink: {
-          reportLoad: (rank, load) => this.router?.reportLoad(rank, load),
-          prefillCompleted: (requestId) => this.router?.prefillCompleted(requestId) ?? false,
-        },
-      })
     }
-    directory.onEvent((event) => this.#onInstance(event))
-    for (const instance of directory.instances()) this.pool.upsert(instance, clock.nowMs())
+  }
+
+  #followEvents(endpoint: EndpointId): Pick<Member, 'follower' | 'loads'> {
+    const { discovery, eventPlane, options, client, clock, log, random } = this.#parts
+    if (eventPlane === null) return { follower: null, loads: null }
+    const follower = options.useKvEvents ? createKvStateFollower({
+      endpoint, discovery, plane: eventPlane, client, clock, random, log, limits: { graceMs: options.kvEventGraceMs },
+      sink: {
+        applyEvent: (event) => this.router?.applyEvent(event) ?? 'invalid_block',
+        resetRank: (rank) => this.router?.resetRank(rank),
+        setIndexMode: (rank, mode) => this.router?.setIndexMode(rank, mode),
+      },
+    }) : null
+    follower?.start()
+    const loads = followLoadEvents({
+      endpoint, plane: eventPlane, log,
+      sink: {
+        reportLoad: (rank, load) => this.router?.reportLoad(rank, load),
+        prefillCompleted: (requestId) => this.router?.prefillCompleted(requestId) ?? false,
+      },
+    })
+    return { follower, loads }
   }
 
   /** Resolves when what stood in discovery at the start is known. */
   get firstSync(): Promise<void> {
-    return this.#directory?.firstSync ?? Promise.resolve()
+    return this.directory?.firstSync ?? Promise.resolve()
   }
 
   /** Bookings expire, and workers without a card are named; call every second. */
@@ -120,39 +169,69 @@ export class RoutedPool {
   }
 
   close(): void {
-    this.#loads?.close()
-    this.#follower?.close()
-    this.#directory?.close()
+    for (const member of this.#members.values()) closeMember(member)
+    this.#members.clear()
   }
 
   lookup(workerId: WorkerId): InstanceRecord | undefined {
-    return this.#directory?.get(workerId)?.record
+    return this.#memberOf(workerId)?.directory.get(workerId)?.record
   }
 
   card(workerId: WorkerId): ModelCard | null {
-    return this.#directory?.get(workerId)?.card ?? null
+    return this.#memberOf(workerId)?.directory.get(workerId)?.card ?? null
   }
 
   setAside(workerId: WorkerId, forMs: number): void {
-    this.#directory?.setAside(workerId, forMs)
+    this.#memberOf(workerId)?.directory.setAside(workerId, forMs)
     this.#aside.add(workerId)
   }
 
   /** Workers that are not to be chosen now. Shared: valid until the next call. */
   setAsideIds(): ReadonlySet<WorkerId> {
-    for (const workerId of this.#aside) if (this.#directory?.isSetAside(workerId) !== true) this.#aside.delete(workerId)
+    for (const workerId of this.#aside) if (this.#memberOf(workerId)?.directory.isSetAside(workerId) !== true) this.#aside.delete(workerId)
     return this.#aside
   }
 
-  #onInstance(event: InstanceEvent): void {
+  #memberOf(workerId: WorkerId): Member | undefined {
+    for (const member of this.#members.values()) {
+      const instance = member.directory.get(workerId)
+      if (instance !== undefined && this.#accepts(instance)) return member
+    }
+    return undefined
+  }
+
+  #accepts(instance: KnownInstance): boolean {
+    return this.#parts.accepts?.(instance) ?? true
+  }
+
+  #onInstance(member: Member, event: InstanceEvent): void {
     const { instance } = event
     if (event.kind === 'removed') {
-      this.pool.remove(instance.record.instanceId)
-      this.onGone?.(instance.record.instanceId)
+      this.#remove(member, instance)
       this.#parts.client.forget(instance.record)
       return
     }
     if (event.kind === 'changed') this.#parts.client.forget(event.previous.record)
-    this.pool.upsert(instance, this.#parts.clock.nowMs())
+    this.#upsert(member, instance)
   }
+
+  #upsert(member: Member, instance: KnownInstance): void {
+    const { instanceId } = instance.record
+    if (!this.#accepts(instance)) this.#remove(member, instance)
+    else if (this.#memberOf(instanceId) === member) this.pool.upsert(instance, this.#parts.clock.nowMs())
+  }
+
+  #remove(member: Member, instance: KnownInstance): void {
+    const { instanceId } = instance.record
+    const owner = this.#memberOf(instanceId)
+    if (owner !== undefined && owner !== member) return
+    this.pool.remove(instanceId)
+    this.onGone?.(instanceId)
+  }
+}
+
+function closeMember({ loads, follower, directory }: Member): void {
+  loads?.close()
+  follower?.close()
+  directory.close()
 }

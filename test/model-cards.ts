@@ -1,9 +1,9 @@
 /** Cards and records for tests of this folder. */
-import type { JsonObject } from '../ports.ts'
-import { parseModelCard, type ModelCard } from '../dynamo/cards/model-card.ts'
-import { instanceKey } from '../dynamo/discovery/store-key.ts'
-import { encodeInstanceRecord } from '../dynamo/wire/instance-record.ts'
-import type { WorkerFact } from './worker-pools.ts'
+import type { JsonObject } from '../src/ports.ts'
+import { parseModelCard, type ModelCard } from '../src/dynamo/cards/model-card.ts'
+import { instanceKey } from '../src/dynamo/discovery/store-key.ts'
+import { encodeInstanceRecord } from '../src/dynamo/wire/instance-record.ts'
+import type { WorkerFact } from '../src/frontend/worker-pools.ts'
 
 export interface CardInput {
   readonly id: number
