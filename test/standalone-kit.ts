@@ -12,6 +12,7 @@ import { createLog, type ProcessLog } from '../src/observability/log.ts'
 import type { Codec, EndpointId, EventPlane, JsonObject, RequestHandler } from '../src/ports.ts'
 import { systemClock, systemRandom } from '../src/system-ports.ts'
 
+export const prefillEndpoint: EndpointId = { namespace: 'dynamo', component: 'prefill', endpoint: 'generate' }
 export const workersEndpoint: EndpointId = { namespace: 'dynamo', component: 'backend', endpoint: 'generate' }
 
 /** No events: routing by what was routed, which the tests here do not look at. */
@@ -38,20 +39,21 @@ export class SmallDeployment {
   readonly #closing: (() => Promise<void>)[] = []
   #caller: TcpRequestClient | null = null
 
-  async worker(handler: RequestHandler, options: { codec?: Codec; card?: JsonObject | null } = {}): Promise<ScriptedWorker> {
+  async worker(handler: RequestHandler, options: { codec?: Codec; card?: JsonObject | null; endpoint?: EndpointId } = {}): Promise<ScriptedWorker> {
+    const endpoint = options.endpoint ?? workersEndpoint
     const discovery = new MemoryDiscovery(this.store)
     await discovery.start(AbortSignal.timeout(5000))
     const server = createTcpRequestServer({ clock: this.clock, log: this.log, host: '127.0.0.1' })
     await server.start(AbortSignal.timeout(5000))
     const seen: ScriptedWorker['seen'] = []
-    const served = server.serve(workersEndpoint, discovery.instanceId, (request, response) => {
+    const served = server.serve(endpoint, discovery.instanceId, (request, response) => {
       seen.push(request)
       return handler(request, response)
     })
-    const key = instanceKey(workersEndpoint, discovery.instanceId)
-    const publishCard = (card: JsonObject): Promise<void> => discovery.put('v1/mdc', key, { type: 'Model', ...workersEndpoint, instance_id: discovery.instanceId, card_json: card })
+    const key = instanceKey(endpoint, discovery.instanceId)
+    const publishCard = (card: JsonObject): Promise<void> => discovery.put('v1/mdc', key, { type: 'Model', ...endpoint, instance_id: discovery.instanceId, card_json: card })
     if (options.card !== null) await publishCard(options.card ?? plainCard())
-    await discovery.put('v1/instances', key, encodeInstanceRecord({ ...workersEndpoint, instanceId: discovery.instanceId, transport: served.transport, codec: options.codec ?? 'msgpack', deviceType: null }))
+    await discovery.put('v1/instances', key, encodeInstanceRecord({ ...endpoint, instanceId: discovery.instanceId, transport: served.transport, codec: options.codec ?? 'msgpack', deviceType: null }))
     this.#closing.push(() => server.close(), () => discovery.close())
     return {
       id: discovery.instanceId, seen, publishCard,

@@ -3,9 +3,12 @@ import type { ParsedConfig } from '../config/parse-command.ts'
 import { routerSettingsOf, routerTargetOf } from '../config/router-settings.ts'
 import { createRouterMetrics, type RouterMetrics } from '../observability/router-metrics.ts'
 import type { ProcessLog } from '../observability/log.ts'
-import type { Clock, Discovery, EventPlane, Random, RequestPlaneClient, RequestPlaneServer } from '../ports.ts'
+import { parsePrefillErrorPolicy } from '../disagg/fall-back.ts'
+import type { Clock, Discovery, EndpointId, EventPlane, Random, RequestPlaneClient, RequestPlaneServer } from '../ports.ts'
+import type { RouterSettings } from '../router/contract.ts'
 import { KvRouter } from '../router/kv-router.ts'
 import { metered } from '../standalone/metered.ts'
+import type { PoolFacts } from '../standalone/pool.ts'
 import { StandaloneRouter, type StandaloneRouterOptions } from '../standalone/router-service.ts'
 import { packageVersion } from './version.ts'
 
@@ -32,14 +35,18 @@ export function assembleRouter(config: ParsedConfig<'router'>, planes: RouterPla
   const metrics = createRouterMetrics({
     version: packageVersion(), namespace: options.namespace, component: options.component, workers: options.workers, routerId: discovery.instanceId, role: 'aggregated',
   })
+  const routerOf = (facts: PoolFacts, changes: Partial<RouterSettings>): KvRouter => {
+    log.info({ stage: 'start', model: facts.modelName, block_size: facts.blockSize, role: facts.role }, 'KV Routing initialized')
+    return new KvRouter({ ...routerSettingsOf(config, { ...facts, routingGroup: facts.modelName }), ...changes }, { clock, random, listener: metrics.listener })
+  }
   const service = new StandaloneRouter({
     ...planes, options, observer: metrics.requests,
     measured: (name, handler) => metered(metrics.endpoint(name), clock, handler),
     createRouter: (facts) => {
-      log.info({ stage: 'start', model: facts.modelName, block_size: facts.blockSize, role: facts.role }, 'KV Routing initialized')
       metrics.setRole(facts.role)
-      return new KvRouter(routerSettingsOf(config, { ...facts, routingGroup: facts.modelName }), { clock, random, listener: metrics.listener })
+      return routerOf(facts, {})
     },
+    createPrefillRouter: (facts) => routerOf(facts, { trackActiveBlocks: false, trackOutputBlocks: false }),
   })
   showGauges(metrics, service, log)
   return { service, metrics }
@@ -54,7 +61,14 @@ function serviceOptions({ values }: ParsedConfig<'router'>): StandaloneRouterOpt
     codec: values.requestPlaneCodec === 'json' ? 'json' : 'msgpack', retryLimit: values.retryLimit,
     firstOutputTimeoutMs: values.firstOutputTimeoutSeconds * 1000, outputTimeoutMs: values.outputTimeoutSeconds * 1000,
     inhibitedMs: values.inhibitedSeconds * 1000, activeRequestsMax: values.activeRequestsMax,
+    prefillWorkers: prefillWorkersOf(values), migrationLimit: values.migrationLimit, decodeKvReuse: values.decodeKvReuse,
+    onPrefillError: parsePrefillErrorPolicy(values.onPrefillError) ?? { retry: true, decodeOnly: true },
   }
+}
+
+function prefillWorkersOf({ prefillEndpoint }: ParsedConfig<'router'>['values']): EndpointId | null {
+  const [namespace, component, endpoint] = (prefillEndpoint ?? '').split('.')
+  return namespace === undefined || component === undefined || endpoint === undefined ? null : { namespace, component, endpoint }
 }
 
 function showGauges(metrics: RouterMetrics, service: StandaloneRouter, log: ProcessLog): void {

@@ -43,6 +43,9 @@ export interface RequestMetrics {
   onRefused(refusal: Refusal): void
   onWorkerReused(model: string, tokens: number): void
   onRetry(failure: Failure): void
+  onMigration(failure: Failure): void
+  onPrefillFallback(reason: string): void
+  onUnconstrained(): void
   onEnded(outcome: 'success' | 'error' | 'cancelled', outputTokens: number, seconds: number, failure: Failure | null): void
 }
 
@@ -150,6 +153,9 @@ function requestMetrics(context: Context): RequestMetrics {
   const outcomes = set.counter('warmpath_requests_total', 'Requests whose answer has ended, by outcome', {}, ['outcome'])
   const failures = set.counter('warmpath_failures_total', 'Requests that failed, by class and reason', {}, ['class', 'reason'])
   const retries = set.counter('warmpath_retries_total', 'Attempts that failed and were followed by another', {}, ['class', 'reason'])
+  const migrations = set.counter('warmpath_migrations_total', 'Requests that went on elsewhere after their worker was lost', {}, ['class', 'reason'])
+  const fallbacks = set.counter('warmpath_prefill_fallback_total', 'Requests whose prompt the decode worker computed because the prefill stage failed', {}, ['reason'])
+  const unconstrained = set.counter('warmpath_kv_transfer_unconstrained_total', 'Hand-overs whose topology rule could not be applied', {}).with()
   const success = outcomes.with('success')
   const lost = overlapLost(context)
 
@@ -181,6 +187,9 @@ function requestMetrics(context: Context): RequestMetrics {
     // Counted where the router refuses, so that refused queries count too.
     onRefused: () => {},
     onRetry: (failure) => retries.with(failure.class, failure.reason).inc(),
+    onMigration: (failure) => migrations.with(failure.class, failure.reason).inc(),
+    onPrefillFallback: (reason) => fallbacks.with(reason).inc(),
+    onUnconstrained: () => unconstrained.inc(),
     onEnded: (outcome, outputTokens, _seconds, failure) => {
       ended.inc()
       if (outcome === 'success') success.inc()

@@ -14,6 +14,12 @@ export interface RequestObserver {
   onWorkerReused(model: string, tokens: number): void
   /** An attempt failed and another follows. */
   onRetry(failure: Failure): void
+  /** A worker was lost in the middle and the request goes on elsewhere. */
+  onMigration(failure: Failure): void
+  /** The prefill stage failed and the decode worker computes the prompt. */
+  onPrefillFallback(reason: string): void
+  /** A prefill worker's topology rule could not be applied. */
+  onUnconstrained(): void
   /** The request is over. Exactly once for each `onStarted`. */
   onEnded(outcome: 'success' | 'error' | 'cancelled', outputTokens: number, seconds: number, failure: Failure | null): void
 }

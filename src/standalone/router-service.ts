@@ -23,6 +23,8 @@ export interface StandaloneRouterOptions extends RoutedGenerateOptions {
   readonly component: string
   /** Whose workers it routes to. */
   readonly workers: EndpointId
+  /** Workers that compute prompts first; null: one stage. */
+  readonly prefillWorkers: EndpointId | null
   readonly blockSize: number | null
   readonly strictBlockSize: boolean
   readonly useKvEvents: boolean
@@ -52,6 +54,8 @@ export interface StandaloneRouterParts {
   /** Wraps each served endpoint, for request-plane metrics. */
   readonly measured: (endpoint: string, handler: RequestHandler) => RequestHandler
   createRouter(facts: PoolFacts): Router
+  /** For the prefill stage: without active block tracking. */
+  createPrefillRouter(facts: PoolFacts): Router
 }
 
 const endpointNames = ['generate', 'best_worker_id', 'get_overlap_scores'] as const
@@ -61,6 +65,8 @@ export type ServiceState = 'starting' | 'ready' | 'draining' | 'stopped'
 export class StandaloneRouter {
   readonly generate: RoutedGenerate
   readonly workers: RoutedPool
+  /** Workers that compute prompts for `workers`, with `--prefill-endpoint`. */
+  readonly prefill: RoutedPool | null = null
   readonly #parts: StandaloneRouterParts
   readonly #served: ServedEndpoint[] = []
   #timer: TimerHandle | null = null
@@ -74,9 +80,21 @@ export class StandaloneRouter {
       endpoint: options.workers, discovery, client, eventPlane, clock, random, log, options,
       createRouter: (facts) => parts.createRouter(facts),
     })
-    this.generate = new RoutedGenerate({ pool: this.workers, client, clock, log, observer: parts.observer, options })
-    this.workers.onGone = (workerId) => this.generate.instanceGone(workerId)
+    this.generate = new RoutedGenerate({ pool: this.workers, prefillPool: () => this.#usablePrefill(), client, clock, random, log, observer: parts.observer, options })
+    this.workers.onGone = (workerId) => this.generate.instanceGone(this.workers, workerId)
+    if (options.prefillWorkers !== null) {
+      const prefill = new RoutedPool({
+        endpoint: options.prefillWorkers, discovery, client, eventPlane, clock, random, log, options,
+        createRouter: (facts) => parts.createPrefillRouter(facts),
+      })
+      prefill.onGone = (workerId) => this.generate.instanceGone(prefill, workerId)
+      this.prefill = prefill
+    }
     this.workers.onWorker = () => void this.#publishCard()
+  }
+
+  #usablePrefill(): RoutedPool | null {
+    return this.prefill !== null && (this.prefill.router?.workerCount ?? 0) > 0 ? this.prefill : null
   }
 
   get state(): ServiceState {
@@ -93,7 +111,8 @@ export class StandaloneRouter {
     await Promise.all([server.start(signal), client.start(signal), discovery.start(signal)])
     await refuseOccupiedName({ discovery, log, namespace: options.namespace, component: options.component, target: this.#targetName(), force: options.force })
     this.workers.start()
-    await this.workers.firstSync
+    this.prefill?.start()
+    await Promise.all([this.workers.firstSync, this.prefill?.firstSync])
     await this.#enoughWorkers(signal)
     this.#serve('generate', (request, response) => this.generate.handle(request, response))
     this.#serve('best_worker_id', (request, response) => answerOnce(request, response, (value) => {
@@ -138,6 +157,7 @@ export class StandaloneRouter {
     }
     this.#timer?.cancel()
     this.workers.close()
+    this.prefill?.close()
     await this.#parts.eventPlane?.close()
     await Promise.all([this.#parts.server.close(), this.#parts.client.close()])
     await discovery.close(2000)
@@ -209,6 +229,7 @@ export class StandaloneRouter {
 
   #tick(): void {
     this.workers.tick()
+    this.prefill?.tick()
     this.generate.tick()
     void this.#publishCard()
   }

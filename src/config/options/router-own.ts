@@ -1,10 +1,11 @@
 /** Options that Dynamo's standalone router does not have. */
-import { booleanOption, integerOption, maybeInteger, maybeNumber, maybePath, maybeText, numberOption, textOption } from '../option.ts'
+import { booleanOption, endpointOption, integerOption, maybeInteger, maybeNumber, maybePath, maybeText, numberOption, textOption } from '../option.ts'
 
 const warmpath = { origin: 'warmpath' as const, since: 'Warmpath 0.1' }
 const serving = 'Serving'
 const failing = 'When workers fail'
 const overload = 'Overload'
+const disagg = 'Prefill and decode'
 
 /** Shared by all commands. */
 export const configFileOption = maybePath({
@@ -21,6 +22,22 @@ export const routerOwnOptions = {
   force: booleanOption(false, {
     ...warmpath, name: 'force', env: ['WARMPATH_FORCE'], section: serving,
     help: 'Start although another router serves the same name for another target.',
+  }),
+  prefillEndpoint: endpointOption({
+    ...warmpath, name: 'prefill-endpoint', env: ['WARMPATH_PREFILL_ENDPOINT'], section: disagg, defaultText: 'one stage',
+    help: 'Workers that compute prompts first, as namespace.component.endpoint; --endpoint then names the decode workers. Prefill, hand-over and decode happen inside.',
+  }),
+  onPrefillError: textOption('retry,decode-only', {
+    ...warmpath, name: 'on-prefill-error', env: ['WARMPATH_ON_PREFILL_ERROR'], section: disagg, choices: ['retry,decode-only', 'retry', 'decode-only', 'fail'],
+    help: 'What follows a failed prefill: another prefill worker, then the decode worker alone; or less than that.',
+  }),
+  decodeKvReuse: booleanOption(false, {
+    ...warmpath, name: 'decode-kv-reuse', env: ['WARMPATH_DECODE_KV_REUSE'], section: disagg,
+    help: 'After a hand-over, count prompt blocks that several requests share once in the load of a decode worker.',
+  }),
+  migrationLimit: integerOption(0, {
+    ...warmpath, name: 'migration-limit', env: ['WARMPATH_MIGRATION_LIMIT'], minimum: 0, maximum: 100, section: failing,
+    help: 'How often a request whose worker is lost in the middle goes on elsewhere, with the tokens so far behind its prompt.',
   }),
   registerModel: maybeText({
     ...warmpath, name: 'register-model', env: ['WARMPATH_REGISTER_MODEL'], section: serving,

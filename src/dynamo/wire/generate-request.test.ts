@@ -4,7 +4,7 @@ import fc from 'fast-check'
 import { FailureError } from '../../model/failure.ts'
 import { MsgpackCursor, type MsgpackValue } from '../../msgpack/cursor.ts'
 import { MsgpackWriter } from '../../msgpack/writer.ts'
-import { decodeGenerateRequest } from './generate-request.ts'
+import { EncodedValue, decodeGenerateRequest } from './generate-request.ts'
 import { parseJsonBytes, stringifyJsonBytes } from './json.ts'
 
 const pack = (value: MsgpackValue): Uint8Array => new MsgpackWriter().value(value).finish()
@@ -26,8 +26,8 @@ test('the request for the worker keeps what is unknown and sets the rank', () =>
     zzz: [1, 2n ** 64n - 1n], token_ids: [1, 2, 70000], model: 'm', stop_conditions: {}, sampling_options: {}, output_options: {}, eos_token_ids: [],
     annotations: [], routing: { foo: 'x', dp_rank: 9 },
   }
-  assert.deepEqual(unpack(joined(request.forWorker(9, 'msgpack'))), expected)
-  assert.deepEqual(parseJsonBytes(joined(request.forWorker(9, 'json'))), expected)
+  assert.deepEqual(unpack(joined(request.forWorker({ routing: { dp_rank: 9 } }, 'msgpack'))), expected)
+  assert.deepEqual(parseJsonBytes(joined(request.forWorker({ routing: { dp_rank: 9 } }, 'json'))), expected)
 })
 
 test('a legacy rank counts without routing, and a bare request gets what old workers insist on', () => {
@@ -36,7 +36,7 @@ test('a legacy rank counts without routing, and a bare request gets what old wor
     const request = decodeGenerateRequest(codec === 'msgpack' ? pack(value) : stringifyJsonBytes(value), codec)
     assert.equal(request.routing.dpRank, 2)
     assert.equal(request.model, 'unknown')
-    const sent = unpack(joined(request.forWorker(2, 'msgpack'))) as Record<string, MsgpackValue>
+    const sent = unpack(joined(request.forWorker({ routing: { dp_rank: 2 } }, 'msgpack'))) as Record<string, MsgpackValue>
     assert.deepEqual(sent['routing'], { dp_rank: 2 })
     assert.equal('dp_rank' in sent, false)
     assert.equal(sent['model'], 'unknown')
@@ -95,4 +95,29 @@ test('any cut or garbage is a failure of class InvalidRequest', () => {
       assert.ok(error instanceof FailureError)
     }
   }))
+})
+
+test('every edit lands in both codecs, and what is not edited keeps its bytes', () => {
+  const value = {
+    token_ids: [1, 2], model: 'm', stop_conditions: { max_tokens: 9, stop: ['x'] }, sampling_options: {}, output_options: {}, eos_token_ids: [], annotations: [],
+    router_config_override: { router_temperature: 0.5 }, routing: { dp_rank: 5, keep: 2n ** 63n }, prefill_result: 'old', dp_rank: 1,
+  }
+  const params = pack({ room: 2n ** 62n, ratio: 0.25 })
+  const edits = {
+    routing: { dp_rank: 1, prefill_worker_id: 2n ** 64n - 1n }, stopConditions: { max_tokens: 1 }, override: { assume_kv_reuse: false },
+    prefillResult: { params: new EncodedValue('msgpack', params), promptTokensDetails: null }, bootstrapInfo: { bootstrap_room: 7 }, appendedTokens: [3, 70000],
+  }
+  const expected = {
+    token_ids: [1, 2, 3, 70000], model: 'm', stop_conditions: { max_tokens: 1, stop: ['x'] }, sampling_options: {}, output_options: {}, eos_token_ids: [], annotations: [],
+    router_config_override: { router_temperature: 0.5, assume_kv_reuse: false }, routing: { dp_rank: 1, keep: 2n ** 63n, prefill_worker_id: 2n ** 64n - 1n },
+    prefill_result: { disaggregated_params: { room: 2n ** 62n, ratio: 0.25 }, prompt_tokens_details: null }, bootstrap_info: { bootstrap_room: 7 },
+  }
+  for (const [request, codec] of [[pack(value), 'msgpack'], [stringifyJsonBytes(value), 'json']] as const) {
+    const decoded = decodeGenerateRequest(request, codec)
+    assert.deepEqual(unpack(joined(decoded.forWorker(edits, 'msgpack'))), expected)
+    assert.deepEqual(parseJsonBytes(joined(decoded.forWorker(edits, 'json'))), expected)
+    assert.deepEqual(decoded.field('stop_conditions'), value.stop_conditions)
+  }
+  const bytes = Buffer.from(joined(decodeGenerateRequest(pack(value), 'msgpack').forWorker(edits, 'msgpack')))
+  assert.ok(bytes.includes(Buffer.from(params)), 'the hand-over is verbatim')
 })

@@ -12,8 +12,35 @@ import { MsgpackWriter } from '../../msgpack/writer.ts'
 import type { Codec } from '../../ports.ts'
 import { parseJsonBytes, stringifyJsonBytes } from './json.ts'
 
+type Value = MsgpackValue
+type ValueMap = { readonly [key: string]: Value }
+
 /** What routing takes from a request's own fields. */
 export type RoutingHints = Omit<RoutingRequest, 'requestId' | 'model' | 'tokens' | 'excludedWorkerIds'>
+
+/** A value that stays as some peer encoded it: floats and integer widths survive. */
+export class EncodedValue {
+  readonly codec: Codec
+  readonly bytes: Uint8Array
+  constructor(codec: Codec, bytes: Uint8Array) {
+    this.codec = codec
+    this.bytes = bytes
+  }
+}
+
+/** What is changed on the way to a worker. Everything else stays as the caller sent it. */
+export interface RequestEdits {
+  /** Merged into `routing`. */
+  readonly routing: ValueMap
+  /** Merged into `stop_conditions`. */
+  readonly stopConditions?: ValueMap
+  /** Merged into `router_config_override`. */
+  readonly override?: ValueMap
+  readonly prefillResult?: { readonly params: EncodedValue | Value; readonly promptTokensDetails: Value }
+  readonly bootstrapInfo?: ValueMap
+  /** Output tokens of an attempt before, behind the prompt. */
+  readonly appendedTokens?: readonly number[]
+}
 
 export interface GenerateRequest {
   /** The tokens that routing hashes: `mm_routing_info.routing_token_ids` where given, else `token_ids`. */
@@ -22,12 +49,12 @@ export interface GenerateRequest {
   readonly routing: RoutingHints
   /** Annotation `query_instance_id:`: only say who would be chosen. */
   readonly queryOnly: boolean
-  /** The body for the chosen rank, in the worker's codec. */
-  forWorker(dpRank: number, codec: Codec): readonly Uint8Array[]
+  /** A small top-level field, decoded; not for the tokens. */
+  field(name: 'stop_conditions' | 'sampling_options' | 'routing' | 'annotations' | 'router_config_override'): MsgpackValue | undefined
+  /** The body for the chosen worker, in its codec. */
+  forWorker(edits: RequestEdits, codec: Codec): readonly Uint8Array[]
 }
 
-type Value = MsgpackValue
-type ValueMap = { readonly [key: string]: Value }
 
 /**
  * Reads a request.
@@ -257,18 +284,47 @@ function readValues(value: Value): GenerateRequest {
     ...routedTokens(tokens, value['mm_routing_info'], hints),
     model,
     queryOnly: isQueryOnly(arrayOrAbsent(value['annotations'], 'annotations')),
-    forWorker(dpRank, codec) {
+    field: (name) => value[name],
+    forWorker: (edits, codec) => {
       const { dp_rank: _legacy, ...rest } = value
-      const body: ValueMap = { ...Object.fromEntries(requiredDefaults), ...rest, routing: { ...routing, dp_rank: dpRank } }
+      const body = editedValues(Object.fromEntries(requiredDefaults), rest, edits)
       return [codec === 'json' ? stringifyJsonBytes(withoutBytes(body)) : new MsgpackWriter(1024).value(body).finish()]
     },
   }
 }
 
+const mapOf = (value: Value | undefined): ValueMap => (isMap(value) ? value : {})
+
+/** The edits on decoded values. */
+function editedValues(defaults: ValueMap, rest: ValueMap, edits: RequestEdits): ValueMap {
+  const { appendedTokens, bootstrapInfo, override, prefillResult, routing, stopConditions } = edits
+  return {
+    ...defaults, ...rest,
+    ...(appendedTokens === undefined || appendedTokens.length === 0 ? {} : { token_ids: [...tokensOf(rest['token_ids'], 'token_ids'), ...appendedTokens] }),
+    ...(stopConditions === undefined ? {} : { stop_conditions: { ...mapOf(rest['stop_conditions']), ...stopConditions } }),
+    ...(override === undefined ? {} : { router_config_override: { ...mapOf(rest['router_config_override']), ...override } }),
+    ...(prefillResult === undefined ? {} : { prefill_result: { disaggregated_params: plainValue(prefillResult.params), prompt_tokens_details: prefillResult.promptTokensDetails } }),
+    ...(bootstrapInfo === undefined ? {} : { bootstrap_info: bootstrapInfo }),
+    routing: { ...mapOf(rest['routing']), ...routing },
+  }
+}
+
+/** Decodes what was kept encoded. */
+export function plainValue(value: EncodedValue | Value): Value {
+  if (!(value instanceof EncodedValue)) return value
+  return value.codec === 'msgpack' ? new MsgpackCursor(value.bytes).readValue() : (parseJsonBytes(value.bytes) as Value)
+}
+
+/** The text form of a UUID's 16 bytes. */
+export function uuidText(bytes: Uint8Array): string {
+  const hex = [...bytes].map((byte) => byte.toString(16).padStart(2, '0')).join('')
+  return `${hex.slice(0, 8)}-${hex.slice(8, 12)}-${hex.slice(12, 16)}-${hex.slice(16, 20)}-${hex.slice(20)}`
+}
+
 /** JSON has no bytes: packed tokens become an array, others an array of numbers. */
 function withoutBytes(value: Value): never {
   const convert = (item: Value, key: string): unknown => {
-    if (item instanceof Uint8Array) return key === 'token_ids' ? [...packedTokens(item, key)] : [...item]
+    if (item instanceof Uint8Array) return key === 'token_ids' ? [...packedTokens(item, key)] : key === 'handoff_id' ? uuidText(item) : [...item]
     if (Array.isArray(item)) return (item as readonly Value[]).map((each) => convert(each, ''))
     if (isMap(item)) return Object.fromEntries(Object.entries(item).map(([name, each]) => [name, convert(each, name)]))
     return item
@@ -280,11 +336,11 @@ function withoutBytes(value: Value): never {
 
 const topKeys = new KeyTable([
   'model', 'token_ids', 'stop_conditions', 'sampling_options', 'output_options', 'eos_token_ids', 'annotations', 'routing',
-  'router_config_override', 'dp_rank', 'mm_routing_info',
+  'router_config_override', 'dp_rank', 'mm_routing_info', 'prefill_result', 'bootstrap_info',
 ])
-const [keyModel, keyTokens, keyAnnotations, keyRouting, keyOverride, keyRank, keyMm] = [0, 1, 6, 7, 8, 9, 10]
+const [keyModel, keyTokens, keyStop, keySampling, keyAnnotations, keyRouting, keyOverride, keyRank, keyMm, keyPrefill, keyBootstrap] = [0, 1, 2, 3, 6, 7, 8, 9, 10, 11, 12]
+const fieldKeys = { stop_conditions: keyStop, sampling_options: keySampling, routing: keyRouting, annotations: keyAnnotations, router_config_override: keyOverride } as const
 const requiredKeys = [0, 2, 3, 4, 5, 6]
-const rankKey = new KeyTable(['dp_rank'])
 
 /** Where the values of the known keys lie; -1 = absent. */
 interface Scan {
@@ -353,20 +409,27 @@ function readMsgpack(body: Uint8Array): GenerateRequest {
     ...routedTokens(tokens, valueOf(keyMm), hints),
     model: stringOrAbsent(modelValue, 'model') ?? 'unknown',
     queryOnly: isQueryOnly(arrayOrAbsent(valueOf(keyAnnotations), 'annotations')),
-    forWorker: (dpRank, codec) => codec === 'msgpack'
-      ? spliced(body, found, routing === undefined, dpRank)
-      : readValues(new MsgpackCursor(body).readValue()).forWorker(dpRank, codec),
+    field: (name) => valueOf(fieldKeys[name]),
+    forWorker: (edits, codec) => codec === 'msgpack'
+      ? spliced(body, found, edits)
+      : readValues(new MsgpackCursor(body).readValue()).forWorker(edits, codec),
   }
 }
 
-/** The caller's bytes without `routing` and the legacy `dp_rank`, then what is missing, then `routing` with the rank. */
-function spliced(body: Uint8Array, found: Scan, noRouting: boolean, dpRank: number): readonly Uint8Array[] {
-  const cuts = [keyRouting, keyRank]
+/** The caller's bytes without what is edited, then what is missing, then the edited fields. */
+function spliced(body: Uint8Array, found: Scan, edits: RequestEdits): readonly Uint8Array[] {
+  const appended = edits.appendedTokens ?? []
+  const edited = [
+    keyRouting, ...(edits.stopConditions === undefined ? [] : [keyStop]), ...(edits.override === undefined ? [] : [keyOverride]),
+    ...(edits.prefillResult === undefined ? [] : [keyPrefill]), ...(edits.bootstrapInfo === undefined ? [] : [keyBootstrap]),
+    ...(appended.length === 0 ? [] : [keyTokens]),
+  ] as number[]
+  const cuts = [...edited, keyRank as number]
     .filter((key) => (found.keyStarts[key] as number) >= 0)
     .map((key) => [found.keyStarts[key] as number, found.ends[key] as number] as const)
     .sort((left, right) => left[0] - right[0])
-  const missing = requiredKeys.filter((key) => (found.starts[key] as number) < 0)
-  const head = new MsgpackWriter(8).mapHeader(found.pairs - cuts.length + missing.length + 1).finish()
+  const missing = requiredKeys.filter((key) => (found.starts[key] as number) < 0 && !edited.includes(key))
+  const head = new MsgpackWriter(8).mapHeader(found.pairs - cuts.length + missing.length + edited.length).finish()
   const parts: Uint8Array[] = [head]
   let from = found.mapStart
   for (const [start, end] of cuts) {
@@ -374,29 +437,51 @@ function spliced(body: Uint8Array, found: Scan, noRouting: boolean, dpRank: numb
     from = end
   }
   if (from < body.length) parts.push(body.subarray(from))
-  const tail = new MsgpackWriter(128)
+  const tail = new MsgpackWriter(128 + 5 * appended.length)
   for (const key of missing) {
     const [name, value] = requiredDefaults[requiredKeys.indexOf(key)] as readonly [string, Value]
     tail.string(name).value(value)
   }
-  tail.string('routing')
-  if (noRouting) tail.mapHeader(1)
-  else copyWithoutRank(tail, body, found.starts[keyRouting] as number)
-  tail.string('dp_rank').integer(dpRank)
+  if (appended.length > 0) writeTokens(tail, readTokens(body, found.starts[keyTokens as number] as number), appended)
+  if (edits.stopConditions !== undefined) writeMerged(tail.string('stop_conditions'), body, found.starts[keyStop as number] as number, edits.stopConditions)
+  if (edits.override !== undefined) writeMerged(tail.string('router_config_override'), body, found.starts[keyOverride as number] as number, edits.override)
+  if (edits.prefillResult !== undefined) {
+    tail.string('prefill_result').mapHeader(2).string('disaggregated_params')
+    writeValue(tail, edits.prefillResult.params)
+    tail.string('prompt_tokens_details').value(edits.prefillResult.promptTokensDetails)
+  }
+  if (edits.bootstrapInfo !== undefined) tail.string('bootstrap_info').value(edits.bootstrapInfo)
+  writeMerged(tail.string('routing'), body, found.starts[keyRouting as number] as number, edits.routing)
   parts.push(tail.finish())
   return parts
 }
 
-function copyWithoutRank(tail: MsgpackWriter, body: Uint8Array, start: number): void {
-  const cursor = new MsgpackCursor(body, start)
-  const pairs = cursor.readMapHeader()
+function writeTokens(tail: MsgpackWriter, tokens: Uint32Array, appended: readonly number[]): void {
+  tail.string('token_ids').arrayHeader(tokens.length + appended.length)
+  for (const token of tokens) tail.integer(token)
+  for (const token of appended) tail.integer(token)
+}
+
+function writeValue(tail: MsgpackWriter, value: EncodedValue | Value): void {
+  if (value instanceof EncodedValue && value.codec === 'msgpack') tail.raw(value.bytes)
+  else tail.value(plainValue(value))
+}
+
+/** A map of the caller, entries as they came, with the given ones in place of or besides its own. */
+function writeMerged(tail: MsgpackWriter, body: Uint8Array, start: number, changes: ValueMap): void {
   const kept: Uint8Array[] = []
-  for (let pair = 0; pair < pairs; pair += 1) {
-    const keyStart = cursor.offset
-    const isRank = cursor.readKey(rankKey, 0) === 0
-    cursor.skip()
-    if (!isRank) kept.push(body.subarray(keyStart, cursor.offset))
+  if (start >= 0) {
+    const cursor = new MsgpackCursor(body, start)
+    const pairs = cursor.peek() === 'map' ? cursor.readMapHeader() : 0
+    for (let pair = 0; pair < pairs; pair += 1) {
+      const keyStart = cursor.offset
+      const name = cursor.readString()
+      cursor.skip()
+      if (!Object.hasOwn(changes, name)) kept.push(body.subarray(keyStart, cursor.offset))
+    }
   }
-  tail.mapHeader(kept.length + 1)
+  const entries = Object.entries(changes)
+  tail.mapHeader(kept.length + entries.length)
   for (const entry of kept) tail.raw(entry)
+  for (const [name, value] of entries) tail.string(name).value(value)
 }

@@ -34,8 +34,15 @@ export interface OutputTiming {
   readonly kvHitRate: number
 }
 
+/** Who did the work: the worker that answers, and the one that computed the prompt when it is another. */
+export interface WorkedBy {
+  readonly workerId: Decision['workerId']
+  readonly dpRank: number
+  readonly prefill?: Pick<Decision, 'workerId' | 'dpRank'> | null
+}
+
 export interface OutputAdditions {
-  readonly worker: Pick<Decision, 'workerId' | 'dpRank'> | null
+  readonly worker: WorkedBy | null
   readonly timing: OutputTiming | null
 }
 
@@ -136,13 +143,23 @@ function routingData(before: Value | undefined, additions: OutputAdditions): Val
   return merged
 }
 
-const workerValue = ({ workerId, dpRank }: Pick<Decision, 'workerId' | 'dpRank'>): ValueMap =>
-  ({ prefill_worker_id: workerId, prefill_dp_rank: dpRank, decode_worker_id: workerId, decode_dp_rank: dpRank })
+const workerValue = ({ workerId, dpRank, prefill }: WorkedBy): ValueMap => ({
+  prefill_worker_id: prefill?.workerId ?? workerId, prefill_dp_rank: prefill?.dpRank ?? dpRank, decode_worker_id: workerId, decode_dp_rank: dpRank,
+})
 
 const timingValue = (timing: OutputTiming): ValueMap => ({
   request_received_ms: timing.requestReceivedMs, prefill_wait_time_ms: timing.prefillWaitTimeMs, prefill_time_ms: timing.prefillTimeMs,
   ttft_ms: timing.ttftMs, total_time_ms: timing.totalTimeMs, kv_hit_rate: timing.kvHitRate, router_queue_depth: 0,
 })
+
+/** The token ids of one output. */
+export function outputTokenIds(body: Uint8Array, codec: Codec): readonly number[] {
+  const wrapper = codec === 'msgpack' ? new MsgpackCursor(body).readValue() : (parseJsonBytes(body) as Value)
+  const item = isMap(wrapper) ? wrapper['data'] : undefined
+  const output = isMap(item) ? item['data'] : undefined
+  const ids = isMap(output) ? output['token_ids'] : undefined
+  return Array.isArray(ids) ? ids.filter((id): id is number => typeof id === 'number') : []
+}
 
 /** Prompt tokens from the worker's cache, as the usage of a finished output tells; null when it does not. */
 export function reportedCachedTokens(body: Uint8Array, codec: Codec): number | null {
@@ -212,7 +229,7 @@ function editJson(body: Uint8Array, additions: OutputAdditions): Uint8Array {
 }
 
 /** The single answer to a `query_instance_id:` request. */
-export function encodeQueryAnswer(codec: Codec, worker: Pick<Decision, 'workerId' | 'dpRank'>, tokens: Uint32Array): Uint8Array {
+export function encodeQueryAnswer(codec: Codec, worker: WorkedBy, tokens: Uint32Array): Uint8Array {
   const output: ValueMap = {
     token_ids: [], tokens: null, text: null, output_type: 'text', cum_log_probs: null, log_probs: null, top_logprobs: null, finish_reason: null,
     index: null, routing_data: { worker_id: workerValue(worker), token_ids: [...tokens] },

@@ -1,0 +1,221 @@
+/** One try of one request on one worker that answers: relays its frames, edits the first and the last, keeps the booking. */
+import type { Decision } from '../model/decision.ts'
+import { isRetryableElsewhere, type Failure } from '../model/failure.ts'
+import type { CallHandle, CancelKind, Codec, InstanceRecord, ResponseListener } from '../ports.ts'
+import type { Router } from '../router/contract.ts'
+import type { GenerateRequest, RequestEdits } from '../dynamo/wire/generate-request.ts'
+import { editOutput, outputTokenIds, peekOutput, reportedCachedTokens, transcodeFrame, type OutputTiming } from '../dynamo/wire/output-frame.ts'
+import type { Leg, RoutedGenerate, RoutedGenerateParts } from './routed-generate.ts'
+import type { RoutedRequest } from './routed-request.ts'
+
+export interface DecodeAttemptParts {
+  readonly parts: RoutedGenerateParts
+  readonly owner: RoutedGenerate
+  readonly routed: RoutedRequest
+  /** The one that holds the booking: the pool may have made a new one since. */
+  readonly router: Router
+  readonly generate: GenerateRequest
+  readonly decision: Decision
+  readonly instance: InstanceRecord
+  readonly bookingId: string
+  /** The worker that computed the prompt, for `routing_data`. */
+  readonly prefill: { readonly workerId: bigint; readonly dpRank: number } | null
+}
+
+export class DecodeAttempt implements ResponseListener, Leg {
+  readonly #at: DecodeAttemptParts
+  #call: CallHandle | null = null
+  #released = false
+  #sentMs = 0
+  #activeMs = 0
+  #reportedTokens = 0
+  #paused = false
+  #outputs = 0
+  /** An application's own error that went to the caller as it came. */
+  #relayedFailure: Failure | null = null
+  /** Frames that wait for the prefill leg to end well. */
+  #held: (() => void)[] | null = null
+
+  constructor(at: DecodeAttemptParts) {
+    this.#at = at
+  }
+
+  send(headers: Readonly<Record<string, string>>, edits: RequestEdits): void {
+    const { parts, owner, routed, decision, instance, generate } = this.#at
+    this.#sentMs = parts.clock.nowMs()
+    this.#activeMs = this.#sentMs
+    owner.attach(parts.pool, decision.workerId, this)
+    const { id, metadata } = routed.request
+    this.#call = parts.client.call(instance, { id, headers, metadata, codec: instance.codec, body: generate.forWorker(edits, instance.codec) }, this)
+  }
+
+  onFrame(frame: Uint8Array, body: Uint8Array): void {
+    if (this.#released) return
+    try {
+      this.#take(frame, body)
+    } catch (error) {
+      // A fault of ours must not look like one of the worker's.
+      this.#call?.kill()
+      const message = `the router could not handle an output: ${error instanceof Error ? error.message : String(error)}`
+      this.#failed({ class: 'Internal', reason: 'runtime.internal', message })
+    }
+  }
+
+  #take(frame: Uint8Array, body: Uint8Array): void {
+    const { parts, routed, router, bookingId, instance } = this.#at
+    const { codec } = instance
+    const output = peekOutput(body, codec)
+    if (output.failure !== null && routed.mayGoOn(output.failure, this.#outputs > 0)) {
+      this.#call?.kill()
+      this.#failed(output.failure)
+      return
+    }
+    const nowMs = parts.clock.nowMs()
+    this.#activeMs = nowMs
+    if (output.hasData) {
+      this.#outputs += 1
+      if (routed.lastOutputMs === 0) {
+        routed.firstOutputMs = nowMs
+        parts.observer.onFirstOutput((nowMs - routed.request.receivedAtMs) / 1000)
+      } else {
+        parts.observer.onNextOutput((nowMs - routed.lastOutputMs) / 1000)
+      }
+      if (this.#outputs === 1) router.prefillCompleted(bookingId)
+      routed.lastOutputMs = nowMs
+      routed.outputTokens += output.tokenCount
+      if (routed.keepsTokens && output.tokenCount > 0) routed.keepTokens(outputTokenIds(body, codec))
+      if (router.settings.trackOutputBlocks && output.tokenCount > 0) this.#reportOutput()
+    }
+    if (output.failure !== null) this.#relayedFailure = output.failure
+    if (output.finished) this.#noteReuse(body, codec)
+    const isFirst = output.hasData && !routed.relayedAny
+    const relay = isFirst || output.finished
+      ? () => this.#relayEdited(body, isFirst, output.finished, nowMs)
+      : () => this.#relay(frame, body)
+    // What ends the answer waits for the prefill leg: a late failure there replaces success.
+    if (this.#held === null && output.finished && routed.prefillPending) this.#held = []
+    if (this.#held === null) relay()
+    else this.#held.push(relay)
+  }
+
+  #noteReuse(body: Uint8Array, codec: Codec): void {
+    const tokens = reportedCachedTokens(body, codec)
+    if (tokens !== null) this.#at.parts.observer.onWorkerReused(this.#at.generate.model, tokens)
+  }
+
+  #relay(frame: Uint8Array, body: Uint8Array): void {
+    const { routed, instance } = this.#at
+    const { request, response } = routed
+    routed.relaying()
+    const more = request.codec === instance.codec ? response.writeFrame(frame) : response.writeItem(transcodeFrame(body, instance.codec, request.codec))
+    if (!more) this.#pause()
+  }
+
+  #relayEdited(body: Uint8Array, isFirst: boolean, finished: boolean, nowMs: number): void {
+    const { routed, instance, decision, prefill } = this.#at
+    const { request, response } = routed
+    routed.relaying()
+    const worker = isFirst ? { workerId: decision.workerId, dpRank: decision.dpRank, prefill } : null
+    let edited = editOutput(body, instance.codec, { worker, timing: finished ? this.#timing(nowMs) : null })
+    if (request.codec !== instance.codec) edited = transcodeFrame(edited, instance.codec, request.codec)
+    if (!response.writeItem(edited)) this.#pause()
+  }
+
+  #timing(nowMs: number): OutputTiming {
+    const { parts, routed, decision } = this.#at
+    const { receivedAtMs } = routed.request
+    const firstMs = routed.firstOutputMs
+    return {
+      requestReceivedMs: Math.round(parts.clock.epochMs() - (nowMs - receivedAtMs)),
+      prefillWaitTimeMs: (routed.prefillSentMs ?? this.#sentMs) - receivedAtMs,
+      prefillTimeMs: firstMs - (routed.prefillSentMs ?? this.#sentMs),
+      ttftMs: firstMs - receivedAtMs,
+      totalTimeMs: nowMs - receivedAtMs,
+      kvHitRate: decision.promptTokens === 0 ? 0 : Math.min(1, (routed.prefillCachedTokens ?? decision.cachedTokens) / decision.promptTokens),
+    }
+  }
+
+  onEnd(finalFrame: Uint8Array): void {
+    if (this.#released) return
+    const { routed, instance } = this.#at
+    const end = (): void => {
+      this.#release()
+      routed.attemptEnded(routed.request.codec === instance.codec ? finalFrame : null, this.#relayedFailure)
+    }
+    if (this.#held === null && routed.prefillPending) this.#held = []
+    if (this.#held === null) end()
+    else this.#held.push(end)
+  }
+
+  /** The prefill leg has ended well: what was held back goes out. */
+  prefillEnded(): void {
+    const held = this.#held
+    this.#held = null
+    if (held !== null) for (const step of held) step()
+  }
+
+  onFail(failure: Failure): void {
+    if (!this.#released) this.#failed(failure)
+  }
+
+  /** The worker's instance is set aside only for what is its own fault and not the request's. */
+  #failed(failure: Failure): void {
+    this.#release()
+    this.#at.routed.attemptFailed(failure, this.#at.decision.workerId, isRetryableElsewhere(failure))
+  }
+
+  instanceGone(): void {
+    if (this.#released || this.#outputs > 0) return
+    const message = `worker ${this.#at.decision.workerId} left discovery before its first output`
+    this.#call?.fail({ class: 'Unavailable', reason: 'backend.disconnected', message })
+  }
+
+  tick(nowMs: number): void {
+    if (this.#released) return
+    const { parts, routed, decision } = this.#at
+    // A caller that does not read, or a prefill leg that is waited for, is no fault of the worker.
+    if (this.#paused || this.#held !== null) {
+      this.#activeMs = nowMs
+      return
+    }
+    if (routed.outputTokens > this.#reportedTokens) this.#reportOutput()
+    const isFirst = this.#outputs === 0
+    const limitMs = isFirst ? parts.options.firstOutputTimeoutMs : parts.options.outputTimeoutMs
+    if (limitMs === 0 || nowMs - this.#activeMs <= limitMs) return
+    const flag = isFirst ? '--first-output-timeout' : '--output-timeout'
+    const message = `worker ${decision.workerId} sent nothing for ${Math.round((nowMs - this.#activeMs) / 1000)} s (${flag} ${limitMs / 1000})`
+    this.#call?.fail({ class: 'DeadlineExceeded', reason: 'backend.response_timeout', message })
+  }
+
+  cancel(kind: CancelKind): void {
+    if (this.#released) return
+    if (kind === 'stop') this.#call?.stop()
+    else this.#call?.kill()
+    this.#release()
+  }
+
+  resume(): void {
+    if (!this.#paused) return
+    this.#paused = false
+    this.#activeMs = this.#at.parts.clock.nowMs()
+    this.#call?.resume()
+  }
+
+  #pause(): void {
+    this.#paused = true
+    this.#call?.pause()
+  }
+
+  #reportOutput(): void {
+    this.#reportedTokens = this.#at.routed.outputTokens
+    this.#at.router.outputTokens(this.#at.bookingId, this.#at.routed.outputTokens)
+  }
+
+  #release(): void {
+    if (this.#released) return
+    this.#released = true
+    const { parts, owner, router, decision, bookingId } = this.#at
+    router.free(bookingId)
+    owner.detach(parts.pool, decision.workerId, this)
+  }
+}

@@ -1,0 +1,478 @@
+/**
+ * One request from its arrival to the end of its answer: rounds of a prefill leg, where there is a prefill pool, and a decode
+ * attempt. A round that fails is followed by another while nothing was relayed (retry) or the tokens so far can be put behind the
+ * prompt (migration). Every round has bookings, room and hand-over id of its own, and gives them back before the next.
+ */
+import type { Decision, Refusal } from '../model/decision.ts'
+import { FailureError, isRetryableElsewhere, type Failure } from '../model/failure.ts'
+import type { RoutingRequest } from '../model/routing-request.ts'
+import type { WorkerId } from '../model/worker.ts'
+import { afterPrefillFailure } from '../disagg/fall-back.ts'
+import type { DecodePayload } from '../disagg/hand-over.ts'
+import { canContinue, isMigratable } from '../disagg/migration.ts'
+import type { MsgpackValue } from '../msgpack/cursor.ts'
+import type { CancelKind, IncomingRequest, ResponseWriter } from '../ports.ts'
+import { decodeGenerateRequest, type EncodedValue, type GenerateRequest, type RequestEdits } from '../dynamo/wire/generate-request.ts'
+import { encodeQueryAnswer, transcodeFrame } from '../dynamo/wire/output-frame.ts'
+import { chooseWorker } from './choose-worker.ts'
+import { decodeConstraint, prefillHints, unreachablePrefillWorkers } from './decode-constraint.ts'
+import { DecodeAttempt } from './decode-attempt.ts'
+import { PrefillLeg, type PrefillListener } from './prefill-leg.ts'
+import { refusalFailure } from './refusal-failure.ts'
+import { relayedFailure } from './relay-failure.ts'
+import { answerFailure, type RouteNote, type RoutedGenerate, type RoutedGenerateParts } from './routed-generate.ts'
+import type { RoutedPool } from './routed-pool.ts'
+
+/** Headers that travel on to the worker. */
+const forwardedHeaders = ['traceparent', 'tracestate', 'x-request-id'] as const
+
+const none: ReadonlySet<WorkerId> = new Set()
+type ValueMap = { readonly [key: string]: MsgpackValue }
+const mapOf = (value: MsgpackValue | undefined): ValueMap =>
+  typeof value === 'object' && value !== null && !Array.isArray(value) && !(value instanceof Uint8Array) ? (value as ValueMap) : {}
+
+export class RoutedRequest {
+  readonly #parts: RoutedGenerateParts
+  readonly #owner: RoutedGenerate
+  readonly #bookingId: string
+  readonly #onRouted: ((note: RouteNote) => void) | null
+  readonly #failedDecode = new Set<WorkerId>()
+  readonly #failedPrefill = new Set<WorkerId>()
+  readonly request: IncomingRequest
+  readonly response: ResponseWriter
+  #generate: GenerateRequest | null = null
+  #attempt: DecodeAttempt | null = null
+  #prefill: PrefillLeg | null = null
+  #retries = 0
+  #migrations = 0
+  #over = false
+  /** The answer is over, but a prefill still runs whose staged blocks a decode worker has to fetch. */
+  #releasing = false
+  #prefillNote = 'none'
+  #noted = false
+  #migratable = false
+  readonly #tokens: number[] = []
+  /** Tokens relayed so far. */
+  outputTokens = 0
+  relayedAny = false
+  firstOutputMs = 0
+  lastOutputMs = 0
+  prefillSentMs: number | null = null
+  prefillCachedTokens: number | null = null
+
+  constructor(parts: RoutedGenerateParts, owner: RoutedGenerate, request: IncomingRequest, response: ResponseWriter, onRouted: ((note: RouteNote) => void) | null) {
+    this.#parts = parts
+    this.#owner = owner
+    this.request = request
+    this.response = response
+    this.#onRouted = onRouted
+    this.#bookingId = owner.takeBookingId(request.id)
+  }
+
+  /** A prefill leg runs beside the decode leg, and its end decides over success. */
+  get prefillPending(): boolean {
+    return this.#prefill?.isPending ?? false
+  }
+
+  /** Output tokens are kept for going on elsewhere. */
+  get keepsTokens(): boolean {
+    return this.#migratable
+  }
+
+  keepTokens(tokenIds: readonly number[]): void {
+    for (const id of tokenIds) this.#tokens.push(id)
+  }
+
+  start(): void {
+    const { observer, options } = this.#parts
+    let generate: GenerateRequest
+    try {
+      generate = decodeGenerateRequest(this.request.body, this.request.codec)
+    } catch (error) {
+      observer.onStarted(0, 'unknown')
+      this.#fail(invalidRequest(error))
+      return
+    }
+    this.#generate = generate
+    observer.onStarted(generate.tokens.length, generate.model)
+    this.response.onCancel = (kind) => this.#cancelled(kind)
+    this.response.onDrain = () => this.#attempt?.resume()
+    if (this.#over) return
+    if (generate.queryOnly) {
+      this.#answerQuery(generate)
+      return
+    }
+    this.#migratable = options.migrationLimit > 0 && generate.routing.pin === undefined && canContinue(mapOf(generate.field('sampling_options')))
+    this.#round(null)
+  }
+
+  // ---- One round ----
+
+  /** `after`: the failure of the round before, answered when nobody else is left. */
+  #round(after: Failure | null): void {
+    const { prefillPool } = this.#parts
+    const pool = prefillPool.call(this.#parts)
+    if (pool === null) this.#decode(after, null)
+    else this.#startPrefill(pool, after)
+  }
+
+  #startPrefill(pool: RoutedPool, after: Failure | null): void {
+    const generate = this.#generate
+    if (this.#over || generate === null) return
+    const { observer, log, pool: decodePool } = this.#parts
+    const hints = prefillHints(generate, pool)
+    const excluded = new Set([...this.#failedPrefill, ...unreachablePrefillWorkers(pool, decodePool)])
+    const request: Omit<RoutingRequest, 'excludedWorkerIds'> = { ...hints, requestId: this.#bookingId, model: generate.model, tokens: generate.tokens }
+    const decision = chooseWorker(pool, { request, excluded, book: true })
+    if (decision.kind === 'refused') {
+      observer.onRefused(decision)
+      this.#prefillFailed(pool, after ?? refusalFailure(decision), false, hints.pin !== undefined)
+      return
+    }
+    const instance = pool.lookup(decision.workerId)
+    const { router } = pool
+    if (instance === undefined || router === null) {
+      router?.free(this.#bookingId)
+      this.#failedPrefill.add(decision.workerId)
+      this.#startPrefill(pool, after)
+      return
+    }
+    this.#logChoice('prefill', decision)
+    this.prefillSentMs ??= this.#parts.clock.nowMs()
+    const listener: PrefillListener = {
+      onHandOver: (payload, cachedTokens) => this.#handedOver(leg, payload, cachedTokens),
+      onTerminal: (bodies) => this.#answerWithPrefill(bodies, instance.codec, decision),
+      onDone: () => this.#prefillDone(leg),
+      onFailed: (failure, handedOver) => {
+        if (this.#prefill !== leg) return
+        this.#failedPrefill.add(decision.workerId)
+        log.warn({ request_id: this.request.id, worker_id: decision.workerId.toString(), stage: 'prefill', reason: failure.reason }, `prefill failed: ${failure.message}`)
+        this.#prefillFailed(pool, failure, handedOver, hints.pin !== undefined)
+      },
+    }
+    const leg = new PrefillLeg({ parts: this.#parts, owner: this.#owner, pool, routed: this, router, generate, decision, instance, bookingId: this.#bookingId, listener })
+    this.#prefill = leg
+    leg.send(this.#outgoingHeaders(), this.#tokens)
+  }
+
+  #prefillFailed(pool: RoutedPool, failure: Failure, handedOver: boolean, pinned: boolean): void {
+    this.#prefill = null
+    if (this.#releasing) return this.#released()
+    if (this.#over) return
+    const { options, observer, log } = this.#parts
+    if (handedOver) {
+      // The decode leg works on blocks that will not come.
+      this.#attempt?.cancel('kill')
+      this.#attempt = null
+      this.#again(failure)
+      return
+    }
+    const decodeOnlyPossible = !isBootstrapPool(pool)
+    const step = afterPrefillFailure({ policy: options.onPrefillError, failure, handedOver, retriesLeft: options.retryLimit - this.#retries, decodeOnlyPossible, pinned })
+    if (step === 'retry' && this.#othersLeft(pool)) {
+      this.#retries += 1
+      observer.onRetry(failure)
+      this.#startPrefill(pool, failure)
+    } else if (step !== 'fail' && options.onPrefillError.decodeOnly && decodeOnlyPossible) {
+      this.#prefillNote = `fallback:${failure.reason}`
+      observer.onPrefillFallback(failure.reason)
+      log.warn({ request_id: this.request.id, stage: 'prefill', reason: failure.reason }, 'the decode worker computes the prompt itself')
+      this.#decode(failure, null)
+    } else {
+      this.#fail(failure)
+    }
+  }
+
+  #othersLeft(pool: RoutedPool): boolean {
+    for (const worker of pool.router?.workers ?? []) if (!this.#failedPrefill.has(worker.workerId)) return true
+    return false
+  }
+
+  #handedOver(leg: PrefillLeg, payload: DecodePayload<EncodedValue>, cachedTokens: number | null): void {
+    // The leg is not stored yet when the hand-over is made at once.
+    this.#prefill ??= leg
+    this.#prefillNote = 'remote'
+    this.prefillCachedTokens = cachedTokens
+    if (this.#releasing) this.#fetchAndDrop(leg, payload)
+    else this.#decode(null, { leg, payload })
+  }
+
+  #prefillDone(leg: PrefillLeg): void {
+    if (this.#prefill !== leg) return
+    if (this.#releasing) {
+      if (this.#attempt === null) this.#released()
+      return
+    }
+    this.#attempt?.prefillEnded()
+  }
+
+  /** The prefill's only output was the last one: it is the answer. */
+  #answerWithPrefill(bodies: readonly Uint8Array[], codec: IncomingRequest['codec'], decision: Decision): void {
+    if (this.#over) return
+    this.#prefillNote = 'remote'
+    this.#logChoice('terminal', decision)
+    this.relaying()
+    for (const body of bodies) this.response.writeItem(transcodeFrame(body, codec, this.request.codec))
+    this.#over = true
+    this.response.end()
+    this.#end('success', null)
+  }
+
+  #decode(after: Failure | null, handOver: { readonly leg: PrefillLeg; readonly payload: DecodePayload<EncodedValue> } | null): void {
+    const generate = this.#generate
+    if (this.#over || generate === null) return
+    const { observer, pool, options } = this.#parts
+    const constraint = handOver === null ? null : decodeConstraint(this.#parts, generate, handOver.leg.worker.workerId)
+    const request: Omit<RoutingRequest, 'excludedWorkerIds'> = {
+      ...generate.routing, ...constraint?.routing, requestId: this.#bookingId, model: generate.model, tokens: generate.tokens,
+      ...(handOver === null ? {} : { override: { ...generate.routing.override, trackPrefillTokens: false, ...(options.decodeKvReuse ? {} : { assumeKvReuse: false }) } }),
+    }
+    const decision = chooseWorker(pool, { request, excluded: this.#failedDecode, book: true })
+    if (decision.kind === 'refused') {
+      this.#endRound()
+      if (after !== null) this.#fail(after)
+      else this.#refused(decision)
+      return
+    }
+    const instance = pool.lookup(decision.workerId)
+    const { router } = pool
+    if (instance === undefined || router === null) {
+      // The record left between the directory's event and this call; its removal from the router follows.
+      router?.free(this.#bookingId)
+      this.#failedDecode.add(decision.workerId)
+      this.#decode(after, handOver)
+      return
+    }
+    observer.onRouted(this.request.id, decision, generate.model)
+    this.#logChoice('route', decision)
+    const prefill = handOver === null ? null : handOver.leg.worker
+    this.#attempt = new DecodeAttempt({ parts: this.#parts, owner: this.#owner, routed: this, router, generate, decision, instance, bookingId: this.#bookingId, prefill })
+    this.#attempt.send(this.#outgoingHeaders(), this.#decodeEdits(generate, decision, handOver, constraint?.taints ?? null))
+  }
+
+  #decodeEdits(generate: GenerateRequest, decision: Decision, handOver: { readonly leg: PrefillLeg; readonly payload: DecodePayload<EncodedValue> } | null, taints: ValueMap | null): RequestEdits {
+    const stop = this.#reducedStop(generate)
+    const appended = this.#tokens.length === 0 ? {} : { appendedTokens: this.#tokens, ...(stop === null ? {} : { stopConditions: stop }) }
+    if (handOver === null) return { routing: { dp_rank: decision.dpRank }, ...appended }
+    const { leg, payload } = handOver
+    const own = mapOf(generate.field('router_config_override'))
+    const nulls = Object.fromEntries(['overlap_score_credit', 'prefill_load_scale', 'router_temperature', 'assume_kv_reuse', 'track_prefill_tokens', 'shared_cache_multiplier'].map((name) => [name, own[name] ?? null]))
+    return {
+      routing: {
+        prefill_worker_id: leg.worker.workerId, dp_rank: decision.dpRank,
+        ...(payload.kind === 'bootstrap' ? { prefill_dp_rank: leg.worker.dpRank } : {}), ...(taints === null ? {} : { routing_constraints: taints }),
+      },
+      override: { ...nulls, overlap_score_credit: 0, track_prefill_tokens: false, ...(this.#parts.options.decodeKvReuse ? {} : { assume_kv_reuse: false }) },
+      ...(payload.kind === 'params' ? { prefillResult: { params: payload.params, promptTokensDetails: payload.promptTokensDetails } } : { bootstrapInfo: payload.info }),
+      ...appended,
+    }
+  }
+
+  /** What is left of the limits after the tokens that the caller already has. */
+  #reducedStop(generate: GenerateRequest): ValueMap | null {
+    const stop = mapOf(generate.field('stop_conditions'))
+    const left = (name: string, least: number): ValueMap => {
+      const value = stop[name]
+      return typeof value === 'number' ? { [name]: Math.max(least, value - this.#tokens.length) } : {}
+    }
+    const reduced = { ...left('max_tokens', 1), ...left('min_tokens', 0) }
+    return Object.keys(reduced).length === 0 ? null : reduced
+  }
+
+  // ---- What legs tell ----
+
+  /** True when this failure will be followed by another round: it is then not relayed. */
+  mayGoOn(failure: Failure, hasOutputs: boolean): boolean {
+    if (!this.relayedAny && !hasOutputs) return isRetryableElsewhere(failure)
+    return this.#mayMigrate(failure)
+  }
+
+  #mayMigrate(failure: Failure): boolean {
+    return this.#migratable && this.#migrations < this.#parts.options.migrationLimit && isMigratable(failure)
+  }
+
+  /** Called before anything of an output is written. */
+  relaying(): void {
+    this.relayedAny = true
+    if (this.#noted) return
+    this.#noted = true
+    this.#onRouted?.({ prefill: this.#prefillNote, prefillCachedTokens: this.prefillCachedTokens })
+  }
+
+  /** An attempt ended without a complete answer. Its booking is already released. */
+  attemptFailed(failure: Failure, workerId: WorkerId, instanceAtFault: boolean): void {
+    this.#attempt = null
+    if (this.#releasing) return this.#released()
+    if (this.#over) return
+    const { options, pool } = this.#parts
+    if (instanceAtFault && options.inhibitedMs > 0) pool.setAside(workerId, options.inhibitedMs)
+    this.#failedDecode.add(workerId)
+    this.#again(failure)
+  }
+
+  /** Another round when the failure allows it, else the failure is the answer. */
+  #again(failure: Failure): void {
+    this.#endRound()
+    const { options, observer, log } = this.#parts
+    const fields = { request_id: this.request.id, reason: failure.reason }
+    if (!this.relayedAny && isRetryableElsewhere(failure) && this.#retries < options.retryLimit && this.#generate?.routing.pin === undefined) {
+      this.#retries += 1
+      observer.onRetry(failure)
+      log.warn({ ...fields, stage: 'retry' }, `retrying on another worker: ${failure.message}`)
+      this.#round(failure)
+    } else if (this.relayedAny && this.#mayMigrate(failure)) {
+      this.#migrations += 1
+      observer.onMigration(failure)
+      log.warn({ ...fields, stage: 'migrate', output_tokens: this.#tokens.length }, `going on elsewhere: ${failure.message}`)
+      this.#round(failure)
+    } else {
+      this.#fail(failure)
+    }
+  }
+
+  attemptEnded(finalFrame: Uint8Array | null, relayed: Failure | null): void {
+    this.#attempt = null
+    if (this.#releasing) return this.#released()
+    if (this.#over) return
+    this.#over = true
+    if (finalFrame === null) this.response.end()
+    else this.response.end(finalFrame)
+    this.#end(relayed === null ? 'success' : 'error', relayed)
+  }
+
+  tick(nowMs: number): void {
+    this.#prefill?.tick(nowMs)
+    this.#attempt?.tick(nowMs)
+  }
+
+  abort(): void {
+    this.#cancelled('kill')
+  }
+
+  #cancelled(kind: CancelKind): void {
+    if (this.#over) return
+    this.#over = true
+    this.response.abort()
+    const prefill = this.#prefill
+    // Blocks that a pull engine stages are freed when a decode worker has fetched them: that is still to be done.
+    if (prefill !== null && prefill.isPending && !prefill.handedOver && this.#attempt === null) {
+      this.#releasing = true
+      this.#note('cancelled', null)
+      return
+    }
+    this.#attempt?.cancel(kind)
+    this.#endRound()
+    this.#end('cancelled', null)
+  }
+
+  /** Sends the decode request and kills it as soon as its worker has it. */
+  #fetchAndDrop(leg: PrefillLeg, payload: DecodePayload<EncodedValue>): void {
+    const generate = this.#generate
+    const { pool, client } = this.#parts
+    const decision = generate === null ? null : chooseWorker(pool, { request: { ...generate.routing, requestId: this.#bookingId, model: generate.model, tokens: generate.tokens }, excluded: none, book: false })
+    const instance = decision === null || decision.kind === 'refused' ? undefined : pool.lookup(decision.workerId)
+    if (generate === null || decision === null || decision.kind === 'refused' || instance === undefined) return this.#released()
+    let sawEnd = false
+    const end = (): void => {
+      if (sawEnd) return
+      sawEnd = true
+      this.#released()
+    }
+    const edits = this.#decodeEdits(generate, decision, { leg, payload }, null)
+    const call = client.call(instance, { id: this.request.id, headers: this.#outgoingHeaders(), metadata: this.request.metadata, codec: instance.codec, body: generate.forWorker(edits, instance.codec) }, {
+      onPrologue: () => call.kill(), onFrame: () => call.kill(), onEnd: end, onFail: end,
+    })
+  }
+
+  #released(): void {
+    if (!this.#releasing) return
+    this.#releasing = false
+    this.#endRound()
+    this.#owner.ended(this, this.#bookingId)
+  }
+
+  /** Gives back what the round holds. */
+  #endRound(): void {
+    this.#prefill?.kill()
+    this.#prefill = null
+  }
+
+  // ---- Answers ----
+
+  #answerQuery(generate: GenerateRequest): void {
+    const { pool } = this.#parts
+    const request = { ...generate.routing, requestId: this.#bookingId, model: generate.model, tokens: generate.tokens }
+    const answer = chooseWorker(pool, { request, excluded: none, book: false })
+    if (answer.kind === 'refused') {
+      this.#refused(answer)
+      return
+    }
+    const prefillPool = this.#parts.prefillPool()
+    const prefill = prefillPool === null ? null : chooseWorker(prefillPool, { request: { ...request, ...prefillHints(generate, prefillPool) }, excluded: new Set(unreachablePrefillWorkers(prefillPool, pool)), book: false })
+    this.relaying()
+    this.response.writeItem(encodeQueryAnswer(this.request.codec, {
+      workerId: answer.workerId, dpRank: answer.dpRank, prefill: prefill === null || prefill.kind === 'refused' ? null : prefill,
+    }, generate.tokens))
+    this.response.end()
+    this.#over = true
+    this.#end('success', null)
+  }
+
+  #refused(refusal: Refusal): void {
+    this.#parts.observer.onRefused(refusal)
+    this.#fail(refusalFailure(refusal))
+  }
+
+  #fail(failure: Failure): void {
+    if (this.#over) return
+    this.#over = true
+    this.#endRound()
+    this.#noted = true
+    answerFailure(this.response, relayedFailure(failure))
+    this.#end('error', failure)
+  }
+
+  #end(outcome: 'success' | 'error' | 'cancelled', failure: Failure | null): void {
+    this.#note(outcome, failure)
+    this.#owner.ended(this, this.#bookingId)
+  }
+
+  #note(outcome: 'success' | 'error' | 'cancelled', failure: Failure | null): void {
+    this.response.onCancel = null
+    this.response.onDrain = null
+    const { clock, observer, log } = this.#parts
+    const durationMs = clock.nowMs() - this.request.receivedAtMs
+    observer.onEnded(outcome, this.outputTokens, durationMs / 1000, failure)
+    const fields = { request_id: this.request.id, stage: 'end', outcome, duration_ms: Math.round(durationMs * 1000) / 1000, output_tokens: this.outputTokens, prefill: this.#prefillNote }
+    if (failure === null) log.info(fields, 'route request completed')
+    else log.warn({ ...fields, reason: failure.reason }, `request failed: ${failure.message}`)
+  }
+
+  #logChoice(stage: string, decision: Decision): void {
+    this.#parts.log.info({
+      request_id: this.request.id, worker_id: decision.workerId.toString(), dp_rank: decision.dpRank, stage, model: this.#generate?.model ?? 'unknown',
+      logit: decision.cost, overlap_blocks: decision.deviceBlocks, attempt: this.#retries + this.#migrations,
+    }, decision.pinned ? 'Selected pinned worker' : 'Selected worker')
+  }
+
+  #outgoingHeaders(): Record<string, string> {
+    const headers: Record<string, string> = {}
+    for (const name of forwardedHeaders) {
+      const value = this.request.headers[name]
+      if (value !== undefined) headers[name] = value
+    }
+    return headers
+  }
+}
+
+/** SGLang's decode workers wait for blocks and cannot compute a prompt themselves. */
+function isBootstrapPool(pool: RoutedPool): boolean {
+  for (const worker of pool.router?.workers ?? []) if (pool.card(worker.workerId)?.bootstrap != null) return true
+  return false
+}
+
+function invalidRequest(error: unknown): Failure {
+  if (error instanceof FailureError) return error.failure
+  const message = error instanceof Error ? error.message : String(error)
+  return { class: 'InvalidRequest', reason: 'request.invalid_argument', message }
+}
