@@ -29,8 +29,24 @@ export interface TextModel {
   renderChat(input: ChatTemplateInput): string
   /** Off the event loop when the text is long. Errors: aborted signal. */
   encode(text: string, options: { readonly addSpecialTokens: boolean; readonly signal?: AbortSignal }): Promise<Uint32Array>
-  decoder(options: { readonly skipSpecialTokens: boolean }): TextDecoderStream
-  /** The text of one token, for logprobs. */
+  /** `after`: ids that came before the output (the prompt's); keeps the space with which a word begins in SentencePiece models. */
+  decoder(options: { readonly skipSpecialTokens: boolean; readonly after?: ArrayLike<number> }): TextDecoderStream
+  /** The text of one token as it stands inside a text, for logprobs; U+FFFD where its bytes are a part of a character. */
   tokenText(tokenId: number): string
+  /** The bytes of one token, for the `bytes` of logprobs; empty for an unknown id. */
+  tokenBytes(tokenId: number): Uint8Array
+  /** What the encoder does and how often its bounds have bitten. */
+  counters(): TextCounters
   close(): Promise<void>
+}
+
+/** Counts since the model was loaded. */
+export interface TextCounters {
+  readonly engine: 'native' | 'pure'
+  readonly encodes: number
+  readonly segmentHits: number
+  readonly segmentMisses: number
+  readonly segmentEvictions: number
+  /** Texts refused for their length, or because too many were waiting. */
+  readonly refused: number
 }
