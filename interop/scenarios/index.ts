@@ -2,11 +2,12 @@
 import type { Scenario } from '../scenario.ts'
 import { chainScenarios } from './chains.ts'
 import { churnScenarios } from './churn.ts'
+import { disaggScenarios } from './disagg.ts'
 import { endpointScenarios } from './endpoints.ts'
 import { equalityScenarios } from './equality.ts'
 import { etcdScenarios } from './etcd.ts'
 import { failureScenarios } from './failures.ts'
 
 export const scenarios: readonly Scenario[] = [
-  ...endpointScenarios, ...failureScenarios, ...equalityScenarios, ...chainScenarios, ...etcdScenarios, ...churnScenarios,
+  ...endpointScenarios, ...failureScenarios, ...equalityScenarios, ...chainScenarios, ...disaggScenarios, ...etcdScenarios, ...churnScenarios,
 ]

@@ -131,7 +131,7 @@ export class DecodeAttempt implements ResponseListener, Leg {
       prefillTimeMs: firstMs - (routed.prefillSentMs ?? this.#sentMs),
       ttftMs: firstMs - receivedAtMs,
       totalTimeMs: nowMs - receivedAtMs,
-      kvHitRate: decision.promptTokens === 0 ? 0 : Math.min(1, (routed.prefillCachedTokens ?? decision.cachedTokens) / decision.promptTokens),
+      kvHitRate: decision.promptTokens === 0 ? 0 : Math.min(1, (routed.prefillCachedTokens ?? routed.prefillExpectedTokens ?? decision.cachedTokens) / decision.promptTokens),
     }
   }
 

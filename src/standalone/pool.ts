@@ -79,7 +79,8 @@ export class WorkerPool {
     const blockSize = cardSize ?? (options.blockSize as number)
     if (!this.#sizeAccepted(workerId, blockSize, cardSize)) return
     this.#settle({ blockSize, isEagle: card?.isEagle ?? false, role: card?.role ?? 'aggregated', modelName: card?.displayName ?? 'unknown' }, card !== null)
-    const worker = card === null ? describeUnknownWorker(workerId) : describeWorker(card, loraNamesOf(loraCards.values()))
+    const described = card === null ? describeUnknownWorker(workerId) : describeWorker(card, loraNamesOf(loraCards.values()))
+    const worker = record.deviceType === 'cpu' ? { ...described, isCpu: true } : described
     this.#router?.upsertWorker(worker)
     this.#parts.onWorker(worker)
   }

@@ -59,6 +59,8 @@ export class RoutedRequest {
   lastOutputMs = 0
   prefillSentMs: number | null = null
   prefillCachedTokens: number | null = null
+  /** What the index expects the prefill worker to have cached. */
+  prefillExpectedTokens: number | null = null
 
   constructor(parts: RoutedGenerateParts, owner: RoutedGenerate, request: IncomingRequest, response: ResponseWriter, onRouted: ((note: RouteNote) => void) | null) {
     this.#parts = parts
@@ -138,6 +140,7 @@ export class RoutedRequest {
       return
     }
     this.#logChoice('prefill', decision)
+    this.prefillExpectedTokens = decision.cachedTokens
     this.prefillSentMs ??= this.#parts.clock.nowMs()
     const listener: PrefillListener = {
       onHandOver: (payload, cachedTokens) => this.#handedOver(leg, payload, cachedTokens),
