@@ -34,4 +34,6 @@ export interface WorkerDescription {
   readonly loraNames?: readonly string[]
   /** False: the worker publishes no KV events, so its blocks are known only approximately. Null: unknown. */
   readonly publishesKvEvents?: boolean | null
+  /** Runs without an accelerator, as its endpoint record says. */
+  readonly isCpu?: boolean
 }

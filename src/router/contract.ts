@@ -5,6 +5,7 @@ import type { ApplyStatus, RouterEvent, StorageTier } from '../model/kv-event.ts
 import type { RouterConfigOverride, RoutingRequest } from '../model/routing-request.ts'
 import type { WorkerDescription, WorkerId, WorkerRank, WorkerRole } from '../model/worker.ts'
 import type { Clock, Random } from '../ports.ts'
+import type { SelectionMode } from '../scheduling/mode-choice.ts'
 
 /** Settings of one router, already validated. Names follow Dynamo's options. */
 export interface RouterSettings {
@@ -12,6 +13,8 @@ export interface RouterSettings {
   readonly isEagle: boolean
   /** Role of the pool; a plain `decode` pool is routed by load alone. */
   readonly role: WorkerRole
+  /** How workers are chosen instead of by cost; left out: by cost. Caches are then not looked at. */
+  readonly selectionMode?: SelectionMode
   readonly overlapScoreCredit: number
   readonly overlapScoreCreditDecay: number
   readonly prefillLoadScale: number

@@ -15,13 +15,14 @@ import type { RoutingRequest } from '../model/routing-request.ts'
 import type { RankSlot, WorkerDescription, WorkerId, WorkerRank } from '../model/worker.ts'
 import { listExclusions } from '../scheduling/eligibility.ts'
 import type { OverloadTest } from '../scheduling/eligibility.ts'
+import { ModeChoice } from '../scheduling/mode-choice.ts'
 import { overrideError } from '../scheduling/override.ts'
 import { Selection } from '../scheduling/selection.ts'
 import type { LoadRow, KvRouterPorts, OverlapQuery, OverlapReport, OverlapRow, Router, RouterSettings } from './contract.ts'
 import { explainSelection } from './explanation.ts'
 import { resolvePin } from './pin.ts'
 import { PromptHasher } from './prompt-hasher.ts'
-import { allOverloaded, duplicateRequest, nonFiniteCost, noneEligible, noWorkers, refusal } from './refusals.ts'
+import { allOverloaded, duplicateRequest, nonFiniteCost, noneEligible, noWorkers, pinMissing, refusal } from './refusals.ts'
 import { WorkerDirectory } from './worker-directory.ts'
 import type { WorkerRecord } from './worker-directory.ts'
 import { noHashes } from '../model/hash-list.ts'
@@ -61,6 +62,8 @@ export class KvRouter implements Router {
   readonly #approximate = new Set<RankSlot>()
   readonly #overloadTest: OverloadTest | null
   readonly #isLoadOnly: boolean
+  /** Null: workers are chosen by cost. */
+  readonly #mode: ModeChoice | null
   #generation = 0
 
   constructor(settings: RouterSettings, ports: KvRouterPorts) {
@@ -75,6 +78,7 @@ export class KvRouter implements Router {
     })
     this.#hasher = new PromptHasher(settings)
     this.#overloadTest = this.#monitor.enabled ? (worker) => worker.slots.every((slot) => this.#monitor.isOverloaded(slot)) : null
+    this.#mode = settings.selectionMode === undefined ? null : new ModeChoice(settings.selectionMode)
     this.#isLoadOnly = settings.role === 'decode' || settings.overlapScoreCredit === 0
   }
 
@@ -192,14 +196,19 @@ export class KvRouter implements Router {
       loadOnly: this.#isLoadOnly,
     }, settings.temperature, this.#ports.random)
     if (row < 0) return this.#refuse(request, this.#nonFinite(request))
-    const decision = this.#decision(request, prompt, row, book)
+    const decision = this.#decision(request, prompt, request.pin === undefined ? this.#byMode(row, book) : row, book)
     this.#ports.listener?.onDecision?.(decision, request)
     return decision
+  }
+
+  #byMode(row: number, book: boolean): number {
+    return this.#mode?.choose(this.#selection.table, this.#ports.random, (slot) => this.#directory.ownerOf(slot).description.isCpu === true, book) ?? row
   }
 
   #collect(request: RoutingRequest): Refusal | null {
     const directory = this.#directory
     if (directory.size === 0) return noWorkers(request)
+    if (this.#mode?.mode === 'direct') return pinMissing(request)
     this.#selection.collect(directory.ordered, directory.slots, request, this.#overloadTest)
     if (this.#selection.table.count > 0) return null
     const exclusions = listExclusions(directory.ordered, request, this.#overloadTest)
@@ -220,7 +229,7 @@ export class KvRouter implements Router {
     const blockCount = this.#hasher.blockCount(request.tokens.length)
     const trackedBlocks = settings.trackActiveBlocks ? blockCount : 0
     const shares = trackedBlocks > 0 && (request.override?.assumeKvReuse ?? settings.assumeKvReuse)
-    const looksUp = settings.role !== 'decode' || this.#approximate.size > 0
+    const looksUp = this.#mode === null && (settings.role !== 'decode' || this.#approximate.size > 0)
     const local = blockCount > 0 && (looksUp || shares) ? this.#hasher.local(request) : noHashes
     return {
       local,
@@ -237,7 +246,7 @@ export class KvRouter implements Router {
     const loads = this.#loads
     const { prefillTokens, requests } = loads
     const scores = this.#scores
-    const looksUp = this.settings.role !== 'decode' && prompt.local.length > 0
+    const looksUp = this.#mode === null && this.settings.role !== 'decode' && prompt.local.length > 0
     if (looksUp) this.#index.find(prompt.local, scores)
     const reach = looksUp ? Math.min(scores.slotCount, scores.device.length) : 0
     const livePrefix = prompt.tracking === null ? 0 : loads.match(prompt.tracking)

@@ -35,6 +35,9 @@ export const noneEligible = (request: RoutingRequest, exclusions: readonly Exclu
 export const allOverloaded = (request: RoutingRequest, exclusions: readonly Exclusion[]): Refusal =>
   refusal(request, 'all-overloaded', `${allOverloadedText}: ${summary(exclusions)}`, exclusions)
 
+export const pinMissing = (request: RoutingRequest): Refusal =>
+  refusal(request, 'pinned-unknown', 'direct routing needs the worker in the request: give decode_worker_id (and prefill_worker_id where prompts are computed elsewhere), or use another --router-mode')
+
 export const pinnedUnknown = (request: RoutingRequest, workerId: bigint): Refusal =>
   refusal(request, 'pinned-unknown', `nvext.backend_instance_id=${workerId} does not identify a known worker`)
 
