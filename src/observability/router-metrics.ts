@@ -3,8 +3,8 @@
  *
  * Families of mechanisms that are not built (queue, shared cache, remote index, replica sync) are left out, not shown as zero.
  */
-import type { Decision, Refusal } from '../model/decision.ts'
-import type { Failure } from '../model/failure.ts'
+import type { Decision } from '../model/decision.ts'
+import type { RequestObserver } from '../model/request-observer.ts'
 import type { WorkerId, WorkerRole } from '../model/worker.ts'
 import type { EndpointId } from '../ports.ts'
 import type { RouterListener } from '../router/contract.ts'
@@ -34,21 +34,6 @@ export interface RouterMetricsOptions {
   readonly role: WorkerRole
 }
 
-/** What the service tells of each request; the shape of `RequestObserver`. */
-export interface RequestMetrics {
-  onStarted(promptTokens: number, model: string): void
-  onFirstOutput(seconds: number): void
-  onNextOutput(seconds: number): void
-  onRouted(requestId: string, decision: Decision, model: string): void
-  onRefused(refusal: Refusal): void
-  onWorkerReused(model: string, tokens: number): void
-  onRetry(failure: Failure): void
-  onMigration(failure: Failure): void
-  onPrefillFallback(reason: string): void
-  onUnconstrained(): void
-  onEnded(outcome: 'success' | 'error' | 'cancelled', outputTokens: number, seconds: number, failure: Failure | null): void
-}
-
 /** Gauges to be set in an `onScrape` callback, and counters of others to be copied there. */
 export interface RouterGauges {
   readonly workers: NumberCell
@@ -70,7 +55,7 @@ export interface RouterMetrics {
   /** Give it to the router. */
   readonly listener: Required<RouterListener>
   /** Give it to the service. */
-  readonly requests: RequestMetrics
+  readonly requests: RequestObserver
   readonly gauges: RouterGauges
   endpoint(name: string): EndpointMeter
   /** The pool's role as its cards tell it; label `phase` of what is counted from now on. */
@@ -136,7 +121,7 @@ interface ModelCells {
   readonly selected: NumberCell
 }
 
-function requestMetrics(context: Context): RequestMetrics {
+function requestMetrics(context: Context): RequestObserver {
   const { set, router } = context
   const prefix = 'dynamo_component_router_'
   const perModel = ['model', 'phase']

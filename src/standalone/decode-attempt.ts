@@ -22,6 +22,9 @@ export interface DecodeAttemptParts {
   readonly prefill: { readonly workerId: bigint; readonly dpRank: number } | null
 }
 
+/** Frames that wait for a prefill leg before their source is paused. */
+const heldMax = 256
+
 export class DecodeAttempt implements ResponseListener, Leg {
   readonly #at: DecodeAttemptParts
   #call: CallHandle | null = null
@@ -95,7 +98,13 @@ export class DecodeAttempt implements ResponseListener, Leg {
     // What ends the answer waits for the prefill leg: a late failure there replaces success.
     if (this.#held === null && output.finished && routed.prefillPending) this.#held = []
     if (this.#held === null) relay()
-    else this.#held.push(relay)
+    else this.#hold(relay)
+  }
+
+  /** Further choices of the request may still stream: beyond the bound their worker is not read. */
+  #hold(step: () => void): void {
+    this.#held?.push(step)
+    if (this.#held?.length === heldMax) this.#pause()
   }
 
   #noteReuse(body: Uint8Array, codec: Codec): void {
@@ -144,14 +153,16 @@ export class DecodeAttempt implements ResponseListener, Leg {
     }
     if (this.#held === null && routed.prefillPending) this.#held = []
     if (this.#held === null) end()
-    else this.#held.push(end)
+    else this.#hold(end)
   }
 
   /** The prefill leg has ended well: what was held back goes out. */
   prefillEnded(): void {
     const held = this.#held
     this.#held = null
-    if (held !== null) for (const step of held) step()
+    if (held === null) return
+    for (const step of held) step()
+    if (held.length >= heldMax) this.resume()
   }
 
   onFail(failure: Failure): void {

@@ -9,7 +9,7 @@ import type { Failure } from '../model/failure.ts'
 import type { WorkerId } from '../model/worker.ts'
 import type { PrefillErrorPolicy } from '../disagg/fall-back.ts'
 import type { Clock, IncomingRequest, Log, Random, RequestPlaneClient, ResponseWriter } from '../ports.ts'
-import type { RequestObserver } from './request-observer.ts'
+import type { RequestObserver } from '../model/request-observer.ts'
 import type { RoutedPool } from './routed-pool.ts'
 import { RoutedRequest } from './routed-request.ts'
 
@@ -88,7 +88,7 @@ export class RoutedGenerate {
 
   /** An instance has left discovery: attempts there that have no output yet are failed, established streams go on. */
   instanceGone(pool: RoutedPool, workerId: WorkerId): void {
-    for (const leg of [...(this.#legs.get(pool)?.get(workerId) ?? [])]) leg.instanceGone()
+    for (const leg of this.#legs.get(pool)?.get(workerId) ?? []) leg.instanceGone()
   }
 
   /** Checks the inactivity limits; call every second or so. */

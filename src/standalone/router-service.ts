@@ -13,7 +13,7 @@ import { callInProcess } from './in-process-call.ts'
 import { refuseOccupiedName, targetMark } from './occupied-name.ts'
 import type { PoolFacts } from './pool.ts'
 import { answerOnce, bestWorker, chosen, explanationAnswer, overlapAnswer, queryOf } from './query-endpoints.ts'
-import type { RequestObserver } from './request-observer.ts'
+import type { RequestObserver } from '../model/request-observer.ts'
 import { RoutedPool } from './routed-pool.ts'
 import { RoutedGenerate, type RoutedGenerateOptions } from './routed-generate.ts'
 

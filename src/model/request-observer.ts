@@ -1,6 +1,6 @@
 /** What the service tells of each request; metrics and logs listen. Members must not throw. */
-import type { Decision, Refusal } from '../model/decision.ts'
-import type { Failure } from '../model/failure.ts'
+import type { Decision, Refusal } from './decision.ts'
+import type { Failure } from './failure.ts'
 
 export interface RequestObserver {
   onStarted(promptTokens: number, model: string): void
