@@ -16,16 +16,20 @@ const rooms: Readonly<Record<string, readonly string[]>> = {
   load: ['model', 'ports'],
   scheduling: ['model', 'ports', 'index', 'load', 'hashing', 'router/contract'],
   router: ['model', 'ports', 'index', 'load', 'scheduling', 'hashing', 'kv-events'],
+  disagg: ['model', 'ports', 'msgpack'],
   'system-ports': ['ports', 'node'],
   dynamo: ['model', 'ports', 'msgpack', 'hashing', 'kv-events', 'index', 'router', 'node', 'lossless-json', 'etcd3', 'zeromq', '@noble/hashes'],
   // The raw engines' codec and the simulated engine; the worker wrapper below composes Dynamo parts.
   engines: ['model', 'ports', 'msgpack', 'hashing', 'kv-events', 'index', 'node', 'dynamo', '@noble/hashes'],
   http: ['model', 'ports', 'msgpack', 'node', 'dynamo', 'lossless-json'],
+  text: ['model', 'ports', 'node', '@huggingface/jinja', '@huggingface/tokenizers', 'tokenizers'],
+  openai: ['model', 'ports', 'text', 'http', 'dynamo/wire/json', 'observability', 'node', 'fastify', 'prom-client', 'lossless-json'],
   observability: ['model', 'ports', 'router', 'node', 'pino', 'prom-client'],
   config: ['model', 'ports', 'router', 'node', 'yaml'],
-  standalone: ['model', 'ports', 'router', 'hashing', 'dynamo', 'observability', 'config', 'http', 'node'],
+  standalone: ['model', 'ports', 'msgpack', 'disagg', 'router', 'hashing', 'dynamo', 'observability', 'config', 'http', 'node'],
   // Composition: may know everything.
   cli: ['*'],
+  frontend: ['*'],
   golden: ['*'],
   'index.ts': ['*'],
   'hashing.ts': ['hashing', 'model'],
@@ -33,7 +37,7 @@ const rooms: Readonly<Record<string, readonly string[]>> = {
 }
 
 /** Rooms of the pure core: no Node, no clock, no chance of their own. */
-const core = ['model', 'ports', 'msgpack', 'hashing', 'kv-events', 'index', 'load', 'scheduling', 'router']
+const core = ['model', 'ports', 'msgpack', 'hashing', 'kv-events', 'index', 'load', 'scheduling', 'router', 'disagg']
 
 const sourceRoot = join(repoRoot, 'src')
 const sources = readdirSync(sourceRoot, { recursive: true, withFileTypes: true })
@@ -53,6 +57,8 @@ function importsOf(text: string): string[] {
   for (const match of text.matchAll(/(?:^|\n)\s*(?:import|export)\s[^'"]*?from\s+['"]([^'"]+)['"]/g)) found.push(match[1] as string)
   for (const match of text.matchAll(/\bimport\(\s*['"]([^'"]+)['"]\s*\)/g)) found.push(match[1] as string)
   for (const match of text.matchAll(/(?:^|\n)\s*import\s+['"]([^'"]+)['"]/g)) found.push(match[1] as string)
+  // Files that run in threads of their own.
+  for (const match of text.matchAll(/new URL\(['"](\.[^'"]+)\.js['"]/g)) found.push(`${match[1] as string}.ts`)
   return found
 }
 
