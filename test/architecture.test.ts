@@ -107,7 +107,7 @@ test('every source file belongs to somebody: imported, an entry, a command or a 
   for (const file of [...sources, ...readdirSync(sourceRoot, { recursive: true, withFileTypes: true }).filter((entry) => entry.name.endsWith('.test.ts')).map((entry) => join(entry.parentPath, entry.name))]) {
     for (const target of importsOf(readFileSync(file, 'utf8'))) if (target.startsWith('.')) imported.add(normalize(join(dirname(file), target)))
   }
-  const entries = ['index.ts', 'hashing.ts', 'worker.ts', join('cli', 'main.ts'), join('golden', 'main.ts'), join('config', 'write-docs.ts')].map((name) => join(sourceRoot, name))
+  const entries = ['index.ts', 'hashing.ts', 'worker.ts', join('cli', 'main.ts'), join('golden', 'main.ts'), join('config', 'write-docs.ts'), join('text', 'encoder-thread.ts')].map((name) => join(sourceRoot, name))
   const orphans = sources.filter((file) => !imported.has(file) && !entries.includes(file)).map((file) => relative(repoRoot, file))
   assert.deepEqual(orphans, [])
 })
