@@ -1,0 +1,120 @@
+/** A chat request: from its body to a plan. */
+import type { Json, JsonObject } from '../ports.ts'
+import { TemplateError } from '../text/template-error.ts'
+import type { JsonValue } from '../text/text-model.ts'
+import { invalidField } from './api-error.ts'
+import type { ServedModel } from './catalog.ts'
+import { readExtension } from './extension.ts'
+import { isJsonList, isJsonObject, type Fields } from './fields.ts'
+import { checkContextLength, checkNotEmpty, isQueryOnly, preprocessedRequest, type GenerationPlan } from './generation-plan.ts'
+import { readMessages, withoutInlineMedia, type Messages } from './messages.ts'
+import {
+  maxTokensRange, outputOptions, readGuidedDecoding, readSampling, readStop, readStreamOptions, refuseUnknownParameters, responseSchema,
+} from './parameters.ts'
+import type { HeaderHints } from './request-headers.ts'
+import { readTools } from './tools.ts'
+
+export interface RequestContext {
+  readonly model: ServedModel
+  readonly hints: HeaderHints
+  /** Unknown parameters are passed over. */
+  readonly ignoreUnknown: boolean
+  readonly signal: AbortSignal
+  /** Milliseconds that the template and the tokenizer took. */
+  onPrepared?(templateMs: number, tokenizeMs: number): void
+  readonly nowMs: () => number
+}
+
+/** Errors: 400 for everything that the table of checks refuses, and for what the template refuses. */
+export async function planChat(body: Fields, context: RequestContext): Promise<GenerationPlan> {
+  const { model, hints } = context
+  const messages = readMessages(body)
+  if (!context.ignoreUnknown) refuseUnknownParameters(body, 'chat')
+  const stream = body.boolean('stream') ?? false
+  const streamOptions = readStreamOptions(body, stream)
+  const sampling = readSampling(body)
+  const tools = readTools(body)
+  const format = responseSchema(body)
+  sampling.options['guided_decoding'] = readGuidedDecoding(body, tools.schema ?? format)
+  const maxTokens = body.integer('max_tokens', maxTokensRange)
+  const extension = readExtension(body, model.text.vocabularySize)
+  const stop = readStop(body, {
+    maxTokens: body.integer('max_completion_tokens', maxTokensRange) ?? maxTokens,
+    maxThinkingTokens: extension.maxThinkingTokens,
+    eosTokenIds: model.text.eosTokenIds,
+    vocabularySize: model.text.vocabularySize,
+  })
+  const topLogprobs = body.integer('top_logprobs', { min: 0, max: 20 })
+  const logprobs = body.boolean('logprobs') === true ? (topLogprobs ?? 1) : undefined
+  const options = outputOptions(body, logprobs, undefined)
+  const template = readTemplateOptions(body)
+
+  const startMs = context.nowMs()
+  const text = renderPrompt(model, messages, tools.tools, template)
+  const renderedMs = context.nowMs()
+  const tokenIds = extension.tokenData ?? Array.from(await model.text.encode(text, { addSpecialTokens: false, signal: context.signal }))
+  context.onPrepared?.(renderedMs - startMs, context.nowMs() - renderedMs)
+  checkNotEmpty(tokenIds, 'messages')
+  checkContextLength(model, tokenIds.length, 'messages')
+
+  const request = preprocessedRequest(model, tokenIds, {
+    body, hints, extension, stop, sampling, outputOptions: options, inputTrigger: messages.inputTrigger,
+    ...(messages.media === undefined ? {} : { media: messages.media, extraArgs: { messages: withoutInlineMedia(messages.list), formatted_prompt: text } }),
+  })
+  return {
+    kind: 'chat', model, stream, streamOptions, n: sampling.n, stop,
+    logprobs: logprobs === undefined ? undefined : (topLogprobs ?? 0),
+    tokensAsIds: body.boolean('return_tokens_as_token_ids') ?? false,
+    skipSpecialTokens: body.boolean('skip_special_tokens') ?? true,
+    includeStopString: sampling.options['include_stop_str_in_output'] === true,
+    echo: false, extension, queryOnly: isQueryOnly(extension), prompts: [{ tokenIds, text }], requests: [request],
+  }
+}
+
+interface TemplateOptions {
+  readonly addGenerationPrompt: boolean
+  readonly continueFinalMessage: boolean
+  readonly variables: JsonObject
+}
+
+function readTemplateOptions(body: Fields): TemplateOptions {
+  const continueFinalMessage = body.boolean('continue_final_message') ?? false
+  const addGenerationPrompt = body.boolean('add_generation_prompt') ?? !continueFinalMessage
+  if (continueFinalMessage && addGenerationPrompt) {
+    throw invalidField('continue_final_message', '`continue_final_message` and `add_generation_prompt` cannot both be true; set one of them to false')
+  }
+  const effort = body.text('reasoning_effort')
+  return {
+    addGenerationPrompt,
+    continueFinalMessage,
+    variables: {
+      ...(effort === undefined ? {} : { reasoning_effort: effort }),
+      ...body.group('chat_template_args')?.object,
+      ...body.group('chat_template_kwargs')?.object,
+    },
+  }
+}
+
+function renderPrompt(model: ServedModel, messages: Messages, tools: readonly Json[] | undefined, template: TemplateOptions): string {
+  if (!model.text.hasChatTemplate) throw invalidField('messages', `the model ${JSON.stringify(model.name)} has no chat template; use /v1/completions`)
+  try {
+    return model.text.renderChat({
+      messages: messages.list.map((message) => templateValue(message) as { readonly [key: string]: JsonValue }),
+      ...(tools === undefined ? {} : { tools: tools.map(templateValue) }),
+      addGenerationPrompt: template.addGenerationPrompt,
+      continueFinalMessage: template.continueFinalMessage,
+      variables: templateValue(template.variables) as { readonly [key: string]: JsonValue },
+    })
+  } catch (error) {
+    if (!(error instanceof TemplateError)) throw error
+    throw invalidField('messages', `the model's chat template refuses these messages: ${error.message}`, 'template_error')
+  }
+}
+
+/** Templates know numbers, not wide integers: those become the nearest number. */
+function templateValue(value: Json): JsonValue {
+  if (typeof value === 'bigint') return Number(value)
+  if (isJsonList(value)) return value.map(templateValue)
+  if (isJsonObject(value)) return Object.fromEntries(Object.entries(value).map(([name, item]) => [name, templateValue(item)]))
+  return value as JsonValue
+}

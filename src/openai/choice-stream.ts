@@ -1,0 +1,165 @@
+/** One answer in the making: output tokens become text, held back while a stop string or a character may still complete. */
+import type { Json } from '../ports.ts'
+import { StopScanner } from '../text/stop-scanner.ts'
+import type { TextDecoderStream } from '../text/text-model.ts'
+import { isJsonList, isJsonObject } from './fields.ts'
+import type { GenerationPlan, Prompt } from './generation-plan.ts'
+
+export type FinishReason = 'stop' | 'length' | 'content_filter'
+
+/** Log probability of one token that was generated. */
+export interface TokenLogprob {
+  readonly tokenId: number
+  readonly logprob: number
+  /** Most likely first. */
+  readonly alternatives: readonly { readonly tokenId: number; readonly logprob: number }[]
+}
+
+/** What one worker output added to an answer. */
+export interface ChoiceDelta {
+  readonly text: string
+  readonly tokenIds: readonly number[]
+  readonly logprobs: readonly TokenLogprob[]
+  readonly finish: FinishReason | null
+  /** Stop string or token that ended the answer. */
+  readonly stopReason: string | number | null
+  /** The worker's own word, for `detailed_finish_reason`. */
+  readonly detailedFinish: string | null
+}
+
+export type WorkerOutput = { readonly [key: string]: Json | Uint8Array }
+
+/** The worker said that it failed: its message is for the log, not for the client. */
+export class WorkerFinishedWithError extends Error {}
+
+/** State of one answer. Cost: per token one decoder step, per output one scan of its text. */
+export class ChoiceStream {
+  readonly #plan: GenerationPlan
+  readonly #decoder: TextDecoderStream
+  readonly #scanner: StopScanner
+  #tokens = 0
+  #finished = false
+
+  constructor(plan: GenerationPlan, prompt: Prompt) {
+    this.#plan = plan
+    this.#decoder = plan.model.text.decoder({ skipSpecialTokens: plan.skipSpecialTokens, after: prompt.tokenIds })
+    this.#scanner = new StopScanner(plan.stop.strings, { includeStop: plan.includeStopString })
+  }
+
+  /** Tokens counted as generated, those that end the answer included. */
+  get tokens(): number {
+    return this.#tokens
+  }
+
+  get finished(): boolean {
+    return this.#finished
+  }
+
+  /** Takes one output; after the end `null`. Errors: `WorkerFinishedWithError`. */
+  push(output: WorkerOutput): ChoiceDelta | null {
+    if (this.#finished) return null
+    const raw = finishOf(output['finish_reason'])
+    const tokenIds = tokenIdsOf(output['token_ids'])
+    const logprobs = this.#plan.logprobs === undefined ? [] : logprobsOf(output, tokenIds, this.#plan.logprobs)
+    let text = ''
+    let finish: FinishReason | null = null
+    let stopReason: string | number | null = null
+    let used = 0
+    for (const tokenId of tokenIds) {
+      used += 1
+      this.#tokens += 1
+      const end = this.#endsAt(tokenId)
+      if (end === null || end.shown) {
+        const scan = this.#scanner.push(this.#decoder.push(tokenId))
+        text += scan.text
+        if (scan.stopped !== null) {
+          finish = 'stop'
+          stopReason = scan.stopped.stop
+          break
+        }
+      }
+      if (end !== null) {
+        finish = 'stop'
+        stopReason = end.reason
+        break
+      }
+    }
+    if (finish === null && raw !== null) finish = raw.mapped
+    if (stopReason === null && finish === 'stop') stopReason = stopReasonOf(output['stop_reason'])
+    if (finish !== null) text += this.#finish()
+    return { text, tokenIds: used === tokenIds.length ? tokenIds : tokenIds.slice(0, used), logprobs: logprobs.slice(0, used), finish, stopReason, detailedFinish: finish === null ? null : (raw?.word ?? finish) }
+  }
+
+  /** The outputs have ended without a word on why: what is held back goes out. */
+  close(): ChoiceDelta | null {
+    if (this.#finished) return null
+    return { text: this.#finish(), tokenIds: [], logprobs: [], finish: 'stop', stopReason: null, detailedFinish: null }
+  }
+
+  #finish(): string {
+    this.#finished = true
+    const last = this.#scanner.push(this.#decoder.end())
+    return last.text + this.#scanner.end()
+  }
+
+  /** Why the answer ends with this token, if it does. */
+  #endsAt(tokenId: number): { readonly shown: boolean; readonly reason: number | null } | null {
+    const { stop, includeStopString } = this.#plan
+    if (this.#tokens < stop.minTokens) return null
+    if (stop.hiddenTokenIds.includes(tokenId)) return { shown: false, reason: null }
+    if (stop.tokenIds.includes(tokenId)) return { shown: includeStopString, reason: tokenId }
+    return null
+  }
+}
+
+function tokenIdsOf(value: Json | Uint8Array | undefined): readonly number[] {
+  if (value instanceof Uint8Array) {
+    const view = new DataView(value.buffer, value.byteOffset, value.byteLength)
+    return Array.from({ length: value.byteLength >> 2 }, (_, index) => view.getUint32(index * 4, true))
+  }
+  return isJsonList(value) ? value.filter((id): id is number => typeof id === 'number') : []
+}
+
+interface RawFinish {
+  readonly mapped: FinishReason
+  readonly word: string
+}
+
+function finishOf(value: Json | Uint8Array | undefined): RawFinish | null {
+  if (value === undefined || value === null || value instanceof Uint8Array) return null
+  if (isJsonObject(value)) {
+    if ('error' in value) throw new WorkerFinishedWithError(String(value['error']))
+    return { mapped: 'stop', word: 'stop' }
+  }
+  const word = String(value)
+  if (word === 'error' || word.startsWith('error:')) throw new WorkerFinishedWithError(word)
+  if (word === 'length') return { mapped: 'length', word }
+  if (word === 'content_filter') return { mapped: 'content_filter', word }
+  return { mapped: 'stop', word }
+}
+
+const stopReasonOf = (value: Json | Uint8Array | undefined): string | number | null =>
+  typeof value === 'string' || typeof value === 'number' ? value : null
+
+/** `log_probs` of an output with up to `count` of its `top_logprobs` per token. */
+function logprobsOf(output: WorkerOutput, tokenIds: readonly number[], count: number): readonly TokenLogprob[] {
+  const values = output['log_probs']
+  if (values instanceof Uint8Array || !isJsonList(values)) return []
+  const tops = output['top_logprobs']
+  return tokenIds.flatMap((tokenId, index) => {
+    const logprob = values[index]
+    if (typeof logprob !== 'number') return []
+    const top = tops instanceof Uint8Array || !isJsonList(tops) ? undefined : tops[index]
+    return [{ tokenId, logprob, alternatives: alternativesOf(top, count) }]
+  })
+}
+
+function alternativesOf(value: Json | undefined, count: number): TokenLogprob['alternatives'] {
+  if (!isJsonList(value)) return []
+  const found = value.flatMap((item) => {
+    if (!isJsonObject(item)) return []
+    const { token_id: tokenId, logprob } = item as { token_id?: Json; logprob?: Json }
+    return typeof tokenId === 'number' && typeof logprob === 'number' ? [{ tokenId, logprob }] : []
+  })
+  return found.sort((a, b) => b.logprob - a.logprob).slice(0, count)
+}

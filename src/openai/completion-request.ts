@@ -1,0 +1,89 @@
+/** A completions request: from its body to a plan, one worker request per prompt. */
+import type { Json } from '../ports.ts'
+import { invalidField } from './api-error.ts'
+import type { RequestContext } from './chat-request.ts'
+import { readExtension } from './extension.ts'
+import { checkTokenIds, isJsonList, shown, type Fields } from './fields.ts'
+import { checkContextLength, checkNotEmpty, isQueryOnly, preprocessedRequest, type GenerationPlan, type Prompt } from './generation-plan.ts'
+import {
+  maxTokensRange, outputOptions, readGuidedDecoding, readSampling, readStop, readStreamOptions, refuseUnknownParameters, responseSchema,
+} from './parameters.ts'
+
+/** Prompts of one request at most; each is a request of its own to the workers. */
+export const promptsMax = 512
+
+/** Errors: 400 for everything that the table of checks refuses. */
+export async function planCompletion(body: Fields, context: RequestContext): Promise<GenerationPlan> {
+  const { model, hints } = context
+  const given = readPrompts(body, model.text.vocabularySize)
+  if (!context.ignoreUnknown) refuseUnknownParameters(body, 'completion')
+  const stream = body.boolean('stream') ?? false
+  const streamOptions = readStreamOptions(body, stream)
+  const sampling = readSampling(body)
+  sampling.options['guided_decoding'] = readGuidedDecoding(body, responseSchema(body))
+  const extension = readExtension(body, model.text.vocabularySize)
+  const stop = readStop(body, {
+    maxTokens: body.integer('max_tokens', maxTokensRange),
+    maxThinkingTokens: extension.maxThinkingTokens,
+    eosTokenIds: model.text.eosTokenIds,
+    vocabularySize: model.text.vocabularySize,
+  })
+  if ((body.text('suffix') ?? '') !== '') throw invalidField('suffix', '`suffix` is not supported; leave it out')
+  const logprobs = body.integer('logprobs', { min: 0, max: 5 })
+  const echo = body.boolean('echo') ?? false
+  const options = outputOptions(body, logprobs, echo ? 1 : undefined)
+
+  const startMs = context.nowMs()
+  const prompts = extension.tokenData === undefined
+    ? await encodeAll(given, context)
+    : [{ tokenIds: extension.tokenData, text: undefined }]
+  context.onPrepared?.(0, context.nowMs() - startMs)
+  for (const prompt of prompts) {
+    checkNotEmpty(prompt.tokenIds, 'prompt')
+    checkContextLength(model, prompt.tokenIds.length, 'prompt')
+  }
+  const parts = { body, hints, extension, stop, sampling, outputOptions: options, inputTrigger: 'other' }
+  return {
+    kind: 'completion', model, stream, streamOptions, n: sampling.n, stop, logprobs,
+    tokensAsIds: body.boolean('return_tokens_as_token_ids') ?? false,
+    skipSpecialTokens: body.boolean('skip_special_tokens') ?? true,
+    includeStopString: sampling.options['include_stop_str_in_output'] === true,
+    echo, extension, queryOnly: isQueryOnly(extension), prompts,
+    requests: prompts.map((prompt) => preprocessedRequest(model, prompt.tokenIds, parts)),
+  }
+}
+
+type GivenPrompt = string | readonly number[]
+
+function readPrompts(body: Fields, vocabularySize: number): readonly GivenPrompt[] {
+  const value = body.get('prompt')
+  if (value === undefined) throw invalidField('prompt', '`prompt` is missing; send a string, a list of strings, or token ids')
+  if (typeof value === 'string') return [nonEmpty(value, 'prompt')]
+  if (!isJsonList(value)) throw body.wrong('prompt', 'must be a string, a list of strings, or token ids', value)
+  if (value.length === 0) throw invalidField('prompt', '`prompt` cannot be an empty list')
+  if (typeof value[0] === 'number') {
+    checkTokenIds(value, 'prompt', vocabularySize)
+    return [value as readonly number[]]
+  }
+  if (value.length > promptsMax) throw invalidField('prompt', `\`prompt\` may hold at most ${promptsMax} prompts, got ${value.length}; send several requests`)
+  return value.map((item, index) => onePrompt(item, `prompt[${index}]`, vocabularySize))
+}
+
+function onePrompt(item: Json, at: string, vocabularySize: number): GivenPrompt {
+  if (typeof item === 'string') return nonEmpty(item, at)
+  if (!isJsonList(item)) throw invalidField(at, `\`${at}\` must be a string or a list of token ids, got ${shown(item)}`)
+  if (item.length === 0) throw invalidField(at, `\`${at}\` cannot be empty`)
+  checkTokenIds(item, at, vocabularySize)
+  return item as readonly number[]
+}
+
+function nonEmpty(text: string, at: string): string {
+  if (text === '') throw invalidField(at, `\`${at}\` cannot be empty; send some text`)
+  return text
+}
+
+const encodeAll = (given: readonly GivenPrompt[], { model, signal }: RequestContext): Promise<Prompt[]> =>
+  Promise.all(given.map(async (prompt) => {
+    if (typeof prompt !== 'string') return { tokenIds: prompt, text: undefined }
+    return { tokenIds: Array.from(await model.text.encode(prompt, { addSpecialTokens: false, signal })), text: prompt }
+  }))

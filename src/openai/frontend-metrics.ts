@@ -1,0 +1,139 @@
+/** `dynamo_frontend_*`: the families of Dynamo's frontend that this API can fill truthfully, under the names and buckets its dashboards know. */
+import { Counter, Gauge, Histogram, Registry } from 'prom-client'
+import type { Endpoint, FrontendMeter, RequestMeter, RequestOutcome } from './frontend-meter.ts'
+
+const bounds = {
+  duration: [0, 2, 4, 8, 16, 32, 64, 130, 260, 510],
+  firstToken: [0, 0.0022, 0.0047, 0.01, 0.022, 0.047, 0.1, 0.22, 0.47, 1, 2.2, 4.7, 10, 22, 48, 100, 220, 480],
+  interToken: [0, 0.0018, 0.0033, 0.0059, 0.011, 0.02, 0.035, 0.064, 0.12, 0.21, 0.38, 0.69, 1.2, 2.3, 4.1, 7.4, 13, 24, 44, 80],
+  input: [0, 100, 210, 430, 870, 1800, 3600, 7400, 15_000, 31_000, 63_000, 130_000],
+  output: [0, 100, 210, 430, 880, 1800, 3700, 7600, 16_000, 32_000],
+  preparation: [0.0001, 0.001, 0.01, 0.1, 1, 10],
+} as const
+
+/** Tokens of one output that are observed one by one at most. */
+const interTokenObservationsMax = 64
+
+export interface FrontendMetricsOptions {
+  /** Default `dynamo_frontend`. */
+  readonly prefix?: string
+  /** Models as they stand at a scrape. */
+  readonly models?: () => readonly { readonly name: string; readonly contextLength: number | null }[]
+}
+
+/** Owns its registry. Bounds: label sets grow with served models only. */
+export class FrontendMetrics implements FrontendMeter {
+  readonly #registry = new Registry()
+  readonly #prefix: string
+  readonly #started; readonly #total; readonly #failures; readonly #inflight; readonly #active; readonly #queued; readonly #disconnected
+  readonly #duration; readonly #firstToken; readonly #interToken; readonly #input; readonly #output; readonly #cached; readonly #outputTokens
+  readonly #template; readonly #tokenize
+
+  constructor(options: FrontendMetricsOptions = {}) {
+    this.#prefix = options.prefix ?? 'dynamo_frontend'
+    this.#started = this.#counter('requests_started_total', 'Requests taken up', ['endpoint', 'model', 'request_type'])
+    this.#total = this.#counter('requests_total', 'Requests ended', ['endpoint', 'error_type', 'model', 'request_type', 'status'])
+    this.#failures = this.#counter('failures_total', 'Failed requests by class and reason', ['class', 'reason'])
+    this.#inflight = this.#gauge('inflight_requests', 'Requests taken up and not ended', ['model'])
+    this.#active = this.#gauge('active_requests', 'Requests from arrival to the end of the answer', ['model'])
+    this.#queued = this.#gauge('queued_requests', 'Requests without a first token', ['model'])
+    this.#disconnected = this.#gauge('disconnected_clients', 'Clients that left before their answer was complete', [])
+    this.#duration = this.#histogram('request_duration_seconds', 'From arrival to the end of the answer', ['model'], bounds.duration)
+    this.#firstToken = this.#histogram('time_to_first_token_seconds', 'From arrival to the first token', ['model'], bounds.firstToken)
+    this.#interToken = this.#histogram('inter_token_latency_seconds', 'Between tokens', ['model'], bounds.interToken)
+    this.#input = this.#histogram('input_sequence_tokens', 'Tokens of the prompts', ['model'], bounds.input)
+    this.#output = this.#histogram('output_sequence_tokens', 'Tokens of the answers', ['model'], bounds.output)
+    this.#cached = this.#histogram('cached_tokens', 'Prompt tokens found in a cache, as engines report them', ['model'], bounds.input)
+    this.#outputTokens = this.#counter('output_tokens_total', 'Tokens generated so far', ['model'])
+    this.#template = this.#histogram('template_seconds', 'Chat template', [], bounds.preparation)
+    this.#tokenize = this.#histogram('tokenize_seconds', 'Tokenization', [], bounds.preparation)
+    if (options.models !== undefined) this.#addModels(options.models)
+  }
+
+  begin(model: string, endpoint: Endpoint, requestType: 'stream' | 'unary'): RequestMeter {
+    this.#started.inc({ endpoint, model, request_type: requestType })
+    for (const gauge of [this.#inflight, this.#active, this.#queued]) gauge.inc({ model })
+    return this.#request(model, endpoint, requestType)
+  }
+
+  get contentType(): string {
+    return this.#registry.contentType
+  }
+
+  /** Prometheus text, to stand behind that of others. */
+  text(): Promise<string> {
+    return this.#registry.metrics()
+  }
+
+  #request(model: string, endpoint: Endpoint, requestType: string): RequestMeter {
+    let queued = true
+    let outputTokens = 0
+    const dequeue = (): void => {
+      if (queued) this.#queued.dec({ model })
+      queued = false
+    }
+    return {
+      prepared: (templateSeconds, tokenizeSeconds) => {
+        this.#template.observe(templateSeconds)
+        this.#tokenize.observe(tokenizeSeconds)
+      },
+      inputTokens: (count) => this.#input.observe({ model }, count),
+      firstToken: (seconds) => {
+        dequeue()
+        this.#firstToken.observe({ model }, seconds)
+      },
+      nextTokens: (count, seconds) => {
+        const each = seconds / count
+        for (let index = 0; index < Math.min(count, interTokenObservationsMax); index += 1) this.#interToken.observe({ model }, each)
+      },
+      outputTokens: (count) => {
+        outputTokens += count
+        this.#outputTokens.inc({ model }, count)
+      },
+      cachedTokens: (count) => this.#cached.observe({ model }, count),
+      disconnected: () => this.#disconnected.inc(),
+      end: (outcome) => {
+        dequeue()
+        for (const gauge of [this.#inflight, this.#active]) gauge.dec({ model })
+        if (outputTokens > 0) this.#output.observe({ model }, outputTokens)
+        this.#duration.observe({ model }, outcome.seconds)
+        this.#count(outcome, { endpoint, model, request_type: requestType })
+      },
+    }
+  }
+
+  #count(outcome: RequestOutcome, labels: { readonly endpoint: string; readonly model: string; readonly request_type: string }): void {
+    const failed = outcome.status === 'error'
+    this.#total.inc({ ...labels, status: outcome.status, error_type: failed ? outcome.errorType : '' })
+    if (failed) this.#failures.inc({ class: outcome.class, reason: outcome.reason })
+  }
+
+  #addModels(models: NonNullable<FrontendMetricsOptions['models']>): void {
+    const ready = this.#gauge('model_ready', 'The model can serve: 1', ['model'])
+    const contextLength: Gauge = this.#gauge('model_context_length', 'Tokens that the context holds', ['model'])
+    const readyGet = ready.get.bind(ready)
+    ready.get = () => {
+      ready.reset()
+      for (const { name } of models()) ready.set({ model: name }, 1)
+      return readyGet()
+    }
+    const lengthGet = contextLength.get.bind(contextLength)
+    contextLength.get = () => {
+      contextLength.reset()
+      for (const { name, contextLength: tokens } of models()) if (tokens !== null) contextLength.set({ model: name }, tokens)
+      return lengthGet()
+    }
+  }
+
+  #counter<Label extends string>(name: string, help: string, labelNames: readonly Label[]): Counter<Label> {
+    return new Counter({ name: `${this.#prefix}_${name}`, help, labelNames, registers: [this.#registry] })
+  }
+
+  #gauge<Label extends string>(name: string, help: string, labelNames: readonly Label[]): Gauge<Label> {
+    return new Gauge({ name: `${this.#prefix}_${name}`, help, labelNames, registers: [this.#registry] })
+  }
+
+  #histogram<Label extends string>(name: string, help: string, labelNames: readonly Label[], buckets: readonly number[]): Histogram<Label> {
+    return new Histogram({ name: `${this.#prefix}_${name}`, help, labelNames, buckets: [...buckets], registers: [this.#registry] })
+  }
+}

@@ -1,0 +1,260 @@
+/** POST /v1/chat/completions and /v1/completions: from the body to the last byte of the answer. */
+import { randomUUID } from 'node:crypto'
+import type { FastifyReply, FastifyRequest } from 'fastify'
+import { stringifyJson } from '../dynamo/wire/json.ts'
+import { decodeBody } from '../http/lossless-body.ts'
+import { FailureError } from '../model/failure.ts'
+import type { Clock, Json, Log } from '../ports.ts'
+import { annotationEvents, type AnswerTimes } from './answer-extras.ts'
+import { ChunkMaker, WholeAnswer, type AnswerIdentity } from './answer-shape.ts'
+import { ApiError, apiErrorOf, errorTypeLabel, invalidField, statusOf, streamErrorBody, type ErrorForm } from './api-error.ts'
+import type { ModelCatalog, RoutingNote, ServedModel } from './catalog.ts'
+import { planChat, type RequestContext } from './chat-request.ts'
+import { planCompletion } from './completion-request.ts'
+import { EventWriter } from './event-writer.ts'
+import { Fields, isJsonObject } from './fields.ts'
+import type { Endpoint, FrontendMeter, RequestMeter } from './frontend-meter.ts'
+import { runGeneration, type GenerationStep, type Usage } from './generation.ts'
+import type { GenerationPlan } from './generation-plan.ts'
+import { nearestName } from './nearest-name.ts'
+import { readHeaders, type HeaderHints } from './request-headers.ts'
+
+export interface GenerateSettings {
+  readonly catalog: ModelCatalog
+  readonly log: Log
+  readonly clock: Clock
+  readonly meter: FrontendMeter
+  readonly form: ErrorForm
+  readonly ignoreUnknownParameters: boolean
+  readonly metadataPrefix: string
+  readonly stallMs: number
+}
+
+/** Why a request is cut from outside. */
+export type CutReason = 'client-left' | 'shutdown'
+
+/** One request on its way. */
+interface Exchange {
+  readonly endpoint: Endpoint
+  readonly reply: FastifyReply
+  readonly hints: HeaderHints
+  readonly requestId: string
+  readonly cut: AbortController
+  readonly startMs: number
+  readonly receivedAtMs: number
+}
+
+const shuttingDown = (): ApiError =>
+  new ApiError({ class: 'Unavailable', reason: 'backend.engine_shutdown', message: 'this server is shutting down; send the request again' })
+
+const hasLeft = (cut: AbortController): boolean => cut.signal.aborted && cut.signal.reason === 'client-left'
+
+export class GenerateHandler {
+  readonly #settings: GenerateSettings
+  readonly #open = new Set<AbortController>()
+
+  constructor(settings: GenerateSettings) {
+    this.#settings = settings
+  }
+
+  get inflight(): number {
+    return this.#open.size
+  }
+
+  /** Ends every request that is still open; their clients are told. */
+  cutAll(): void {
+    for (const cut of this.#open) cut.abort('shutdown' satisfies CutReason)
+  }
+
+  /** Answers; what it throws is to be answered as an error with its status. */
+  async handle(endpoint: Endpoint, request: FastifyRequest, reply: FastifyReply): Promise<void> {
+    const { clock, metadataPrefix } = this.#settings
+    const hints = readHeaders(request.headers, metadataPrefix)
+    const exchange: Exchange = {
+      endpoint, reply, hints, requestId: hints.requestId ?? randomUUID(), cut: new AbortController(), startMs: clock.nowMs(), receivedAtMs: clock.epochMs(),
+    }
+    if (hints.relayed['x-request-id'] === undefined) reply.header('x-request-id', exchange.requestId)
+    this.#open.add(exchange.cut)
+    reply.raw.once('close', () => {
+      this.#open.delete(exchange.cut)
+      if (!reply.raw.writableFinished) exchange.cut.abort('client-left' satisfies CutReason)
+    })
+    try {
+      await this.#serve(exchange, bodyOf(request))
+    } finally {
+      // A response that is still to be sent keeps its request open until then.
+      if (reply.raw.writableFinished || exchange.cut.signal.aborted) this.#open.delete(exchange.cut)
+    }
+  }
+
+  async #serve(exchange: Exchange, body: Fields): Promise<void> {
+    const name = body.text('model')
+    const stream = body.object['stream'] === true
+    const served = name === undefined ? undefined : this.#settings.catalog.find(name)
+    const meter = this.#settings.meter.begin(served === undefined ? 'unknown_model' : (name ?? ''), exchange.endpoint, stream ? 'stream' : 'unary')
+    try {
+      const model = this.#modelOf(name, exchange.endpoint)
+      const plan = await this.#plan(exchange, body, model, meter)
+      await (plan.stream ? this.#stream(exchange, plan, meter) : this.#whole(exchange, plan, meter))
+    } catch (error) {
+      const failure = this.#failed(exchange, name, error, meter)
+      if (failure !== null) throw failure
+      return
+    }
+    if (exchange.cut.signal.aborted) this.#failed(exchange, name, new FailureError({ class: 'Cancelled', reason: 'request.cancelled', message: 'the client left' }), meter)
+    else meter.end({ status: 'success', seconds: this.#secondsSince(exchange) })
+  }
+
+  /** Errors: 404 for an unknown name or kind, 503 for a model that cannot serve now. */
+  #modelOf(name: string | undefined, endpoint: Endpoint): ServedModel {
+    const { catalog } = this.#settings
+    if (name === undefined) throw invalidField('model', '`model` is missing; name one of those that GET /v1/models lists')
+    if (name === '') throw invalidField('model', '`model` cannot be empty; name one of those that GET /v1/models lists')
+    const found = catalog.find(name)
+    if (found === undefined) throw unknownModel(name, catalog)
+    if ('notReady' in found) {
+      throw new ApiError({ class: 'Unavailable', reason: 'backend.unavailable', message: found.notReady, param: 'model', code: 'model_not_ready', retryAfterSeconds: found.retryAfterSeconds })
+    }
+    const able = endpoint === 'chat_completions' ? found.supportsChat : found.supportsCompletions
+    if (able) return found
+    const other = endpoint === 'chat_completions' ? '/v1/completions' : '/v1/chat/completions'
+    throw new ApiError({ class: 'NotFound', reason: 'request.not_found', param: 'model', code: 'model_not_found', message: `the model ${JSON.stringify(name)} does not serve this endpoint; use ${other}` })
+  }
+
+  #plan(exchange: Exchange, body: Fields, model: ServedModel, meter: RequestMeter): Promise<GenerationPlan> {
+    const { clock, ignoreUnknownParameters } = this.#settings
+    const context: RequestContext = {
+      model, hints: exchange.hints, ignoreUnknown: ignoreUnknownParameters, signal: exchange.cut.signal, nowMs: () => clock.nowMs(),
+      onPrepared: (templateMs, tokenizeMs) => meter.prepared(templateMs / 1000, tokenizeMs / 1000),
+    }
+    return exchange.endpoint === 'chat_completions' ? planChat(body, context) : planCompletion(body, context)
+  }
+
+  async #whole(exchange: Exchange, plan: GenerationPlan, meter: RequestMeter): Promise<void> {
+    const { reply } = exchange
+    const times = this.#timesOf(exchange)
+    const answer = new WholeAnswer(plan, this.#identityOf(exchange), times)
+    for await (const step of this.#steps(exchange, plan, meter, times, (note) => reply.header('x-warmpath-prefill', note.prefill))) answer.add(step)
+    if (exchange.cut.signal.aborted) throw shuttingDown()
+    sendJson(reply, 200, answer.body())
+  }
+
+  async #stream(exchange: Exchange, plan: GenerationPlan, meter: RequestMeter): Promise<void> {
+    const { reply, cut } = exchange
+    const times = this.#timesOf(exchange)
+    const chunks = new ChunkMaker(plan, this.#identityOf(exchange), times)
+    const writer = new EventWriter({ response: reply.raw, signal: cut.signal, clock: this.#settings.clock, stallMs: this.#settings.stallMs })
+    let usage: Usage | undefined
+    try {
+      for await (const step of this.#steps(exchange, plan, meter, times, (note) => reply.header('x-warmpath-prefill', note.prefill))) {
+        if (!writer.open) await this.#begin(exchange, plan, writer)
+        usage = step.usage
+        const chunk = chunks.chunk(step)
+        if (chunk !== null) await writer.data(chunk)
+      }
+      if (cut.signal.aborted) throw shuttingDown()
+      if (usage !== undefined && plan.streamOptions.includeUsage && !plan.queryOnly) await writer.data(chunks.usageChunk(usage))
+    } catch (error) {
+      // Once the status is out, the failure goes into the stream.
+      if (writer.open && !hasLeft(cut)) this.#failInStream(exchange, cut.signal.aborted ? shuttingDown() : error)
+      throw error
+    }
+    writer.done()
+  }
+
+  async #begin({ reply, requestId }: Exchange, plan: GenerationPlan, writer: EventWriter): Promise<void> {
+    const headers = Object.fromEntries(Object.entries(reply.getHeaders()).map(([name, value]) => [name, String(value)]))
+    reply.hijack()
+    writer.begin(headers)
+    for (const { event, value } of annotationEvents(plan, requestId)) await writer.annotation(event, value)
+  }
+
+  #failInStream({ reply, requestId }: Exchange, error: unknown): void {
+    const body = streamErrorBody(apiErrorOf(error, requestId), this.#settings.form)
+    reply.raw.end(`data: ${stringifyJson(body)}\n\ndata: [DONE]\n\n`)
+  }
+
+  /** The steps of the answer, counted as they pass. */
+  async *#steps(exchange: Exchange, plan: GenerationPlan, meter: RequestMeter, times: AnswerTimes, onNote: (note: RoutingNote) => void): AsyncGenerator<GenerationStep> {
+    const { clock } = this.#settings
+    const { hints, requestId, cut } = exchange
+    let noted = false
+    let lastMs: number | null = null
+    let usage: Usage | undefined
+    meter.inputTokens(plan.prompts.reduce((sum, prompt) => sum + prompt.tokenIds.length, 0))
+    const onRouted = (note: RoutingNote): void => {
+      if (!noted) onNote(note)
+      noted = true
+    }
+    for await (const step of runGeneration(plan, { call: { id: requestId, headers: hints.relayed, metadata: hints.metadata }, signal: cut.signal, onRouted })) {
+      if (cut.signal.aborted) return
+      const count = step.delta.tokenIds.length
+      if (count > 0) {
+        const nowMs = clock.nowMs()
+        if (lastMs === null) {
+          times.firstTokenMs = nowMs - exchange.startMs
+          meter.firstToken(times.firstTokenMs / 1000)
+        } else meter.nextTokens(count, (nowMs - lastMs) / 1000)
+        lastMs = nowMs
+        meter.outputTokens(count)
+      }
+      usage = step.usage
+      yield step
+    }
+    if (usage !== undefined && usage.cachedTokens !== null) meter.cachedTokens(usage.cachedTokens)
+  }
+
+  /** Counts and logs a failed request; null when its client has been told already, or has left. */
+  #failed(exchange: Exchange, model: string | undefined, error: unknown, meter: RequestMeter): unknown {
+    const { log, form } = this.#settings
+    const { requestId, reply, cut } = exchange
+    const left = hasLeft(cut)
+    const told: unknown = !left && cut.signal.aborted ? shuttingDown() : error
+    const detail = left ? { class: 'Cancelled', reason: 'request.cancelled', message: 'the client left' } as const : apiErrorOf(told, requestId)
+    const seconds = this.#secondsSince(exchange)
+    if (left) meter.disconnected()
+    meter.end({ status: 'error', seconds, errorType: errorTypeLabel(detail), class: detail.class, reason: detail.reason })
+    const status = statusOf(detail, form)
+    const text = error instanceof FailureError ? error.failure.message : error instanceof Error ? error.message : String(error)
+    const fields = { request_id: requestId, model: model ?? null, stage: 'http', reason: detail.reason, status, duration_ms: Math.round(seconds * 1000), error: text.slice(0, 2000) }
+    if (left || status < 500) log.debug(fields, left ? 'client left' : 'request refused')
+    else log.warn(fields, 'request failed')
+    // Nobody is there to be answered.
+    if (left && !reply.sent) reply.hijack()
+    return reply.sent ? null : new ApiError(detail, { cause: error })
+  }
+
+  #identityOf(exchange: Exchange): AnswerIdentity {
+    return { requestId: exchange.requestId, createdSeconds: Math.floor(exchange.receivedAtMs / 1000) }
+  }
+
+  #timesOf(exchange: Exchange): AnswerTimes {
+    const { clock } = this.#settings
+    return { receivedAtMs: exchange.receivedAtMs, firstTokenMs: null, elapsedMs: () => clock.nowMs() - exchange.startMs }
+  }
+
+  #secondsSince(exchange: Exchange): number {
+    return (this.#settings.clock.nowMs() - exchange.startMs) / 1000
+  }
+}
+
+/** JSON with exact integers of any width. */
+export function sendJson(reply: FastifyReply, status: number, value: Json): void {
+  void reply.code(status).header('content-type', 'application/json').send(stringifyJson(value))
+}
+
+/** The body as an object. Errors: 400 with the place of the mistake. */
+export function bodyOf(request: FastifyRequest): Fields {
+  const text = typeof request.body === 'string' ? request.body : ''
+  if (text.trim() === '') throw invalidField('body', 'the body is empty; send a JSON object', 'invalid_json')
+  const value = decodeBody(text)
+  if (!isJsonObject(value)) throw invalidField('body', 'the body must be a JSON object', 'invalid_json')
+  return new Fields(value)
+}
+
+export function unknownModel(name: string, catalog: ModelCatalog): ApiError {
+  const names = catalog.list().map((model) => model.name)
+  const near = nearestName(name, names)
+  const mend = names.length === 0 ? 'no model is served yet' : near === undefined ? 'GET /v1/models lists those that are served' : `did you mean ${JSON.stringify(near)}?`
+  return new ApiError({ class: 'NotFound', reason: 'request.not_found', param: 'model', code: 'model_not_found', message: `the model ${JSON.stringify(name.slice(0, 200))} does not exist; ${mend}` })
+}

@@ -1,0 +1,174 @@
+/**
+ * Runs a plan: starts the worker requests, joins their outputs as they come, and tells what each adds to which answer.
+ *
+ * Ends a worker's request as soon as all of its answers have ended. Several prompts run side by side.
+ */
+import { FailureError } from '../model/failure.ts'
+import type { Json, JsonObject } from '../ports.ts'
+import type { ModelCall, RoutingNote } from './catalog.ts'
+import { ChoiceStream, WorkerFinishedWithError, type ChoiceDelta, type WorkerOutput } from './choice-stream.ts'
+import { isJsonObject } from './fields.ts'
+import type { GenerationPlan } from './generation-plan.ts'
+
+export interface Usage {
+  readonly promptTokens: number
+  readonly completionTokens: number
+  /** As the engines reported it; null when none did. */
+  readonly cachedTokens: number | null
+}
+
+/** One step of an answer. */
+export interface GenerationStep {
+  /** Place among all answers: prompt by prompt, `n` each. */
+  readonly index: number
+  readonly promptIndex: number
+  readonly delta: ChoiceDelta
+  /** The first step of this answer. */
+  readonly first: boolean
+  /** What the router and the engine said beside the tokens. */
+  readonly workerId: Json | undefined
+  readonly timing: Json | undefined
+  readonly engineData: Json | undefined
+  readonly usage: Usage
+}
+
+export interface GenerationOptions {
+  readonly call: Omit<ModelCall, 'signal'>
+  readonly signal: AbortSignal
+  readonly onRouted: (note: RoutingNote) => void
+}
+
+const withoutOutput = (): FailureError =>
+  new FailureError({
+    class: 'BackendProtocol', reason: 'backend.protocol', message: 'the worker ended the request without an output',
+    publicDetail: { type: 'message', message: 'the worker ended the request without an output; try again, and see the worker\'s log if it persists' },
+  })
+
+const nothingNew: ChoiceDelta = { text: '', tokenIds: [], logprobs: [], finish: null, stopReason: null, detailedFinish: null }
+
+/** Counts of all prompts together. */
+class UsageCount {
+  readonly #cached = new Map<number, number>()
+  readonly #promptTokens: number
+  completionTokens = 0
+
+  constructor(plan: GenerationPlan) {
+    this.#promptTokens = plan.prompts.reduce((sum, prompt) => sum + prompt.tokenIds.length, 0)
+  }
+
+  see(promptIndex: number, output: WorkerOutput): void {
+    const usage = output['completion_usage']
+    if (usage instanceof Uint8Array || !isJsonObject(usage)) return
+    const details = usage['prompt_tokens_details']
+    if (isJsonObject(details) && typeof details['cached_tokens'] === 'number') this.#cached.set(promptIndex, details['cached_tokens'])
+  }
+
+  now(): Usage {
+    let cached: number | null = null
+    for (const tokens of this.#cached.values()) cached = (cached ?? 0) + tokens
+    return { promptTokens: this.#promptTokens, completionTokens: this.completionTokens, cachedTokens: cached }
+  }
+}
+
+/** The steps of all answers in the order in which they come. Errors: `FailureError` of the model, also in the middle. */
+export async function* runGeneration(plan: GenerationPlan, options: GenerationOptions): AsyncGenerator<GenerationStep> {
+  const usage = new UsageCount(plan)
+  if (plan.requests.length === 1) {
+    yield* runPrompt(plan, 0, usage, options)
+    return
+  }
+  const stopAll = new AbortController()
+  const inner = { ...options, signal: AbortSignal.any([options.signal, stopAll.signal]) }
+  const runs = plan.requests.map((_, index) => runPrompt(plan, index, usage, inner)[Symbol.asyncIterator]())
+  try {
+    yield* joined(runs)
+  } finally {
+    stopAll.abort()
+    await Promise.allSettled(runs.map((run) => run.return(undefined)))
+  }
+}
+
+/** Values of several iterations, whichever comes first; one waiting value per iteration at most. */
+async function* joined<Value>(runs: readonly AsyncGenerator<Value>[]): AsyncGenerator<Value> {
+  type Arrival = { readonly index: number; readonly result: IteratorResult<Value> }
+  const waiting = new Map<number, Promise<Arrival>>()
+  const ask = (index: number): void => {
+    const run = runs[index]
+    if (run !== undefined) waiting.set(index, run.next().then((result) => ({ index, result })))
+  }
+  for (const index of runs.keys()) ask(index)
+  try {
+    while (waiting.size > 0) {
+      const { index, result } = await Promise.race(waiting.values())
+      waiting.delete(index)
+      if (result.done === true) continue
+      yield result.value
+      ask(index)
+    }
+  } finally {
+    // Those that fail after the first failure are told nobody.
+    for (const promise of waiting.values()) promise.catch(() => {})
+  }
+}
+
+async function* runPrompt(plan: GenerationPlan, promptIndex: number, usage: UsageCount, options: GenerationOptions): AsyncGenerator<GenerationStep> {
+  const prompt = plan.prompts[promptIndex]
+  const request = plan.requests[promptIndex]
+  if (prompt === undefined || request === undefined) return
+  const several = plan.requests.length > 1
+  const call: ModelCall = { ...options.call, id: several ? `${options.call.id}-${promptIndex}` : options.call.id, signal: options.signal }
+  const choices = new Map<number, ChoiceStream>()
+  let workerId: Json | undefined
+  const step = (index: number, delta: ChoiceDelta, first: boolean, output: WorkerOutput): GenerationStep => {
+    const routing = objectOf(output['routing_data'])
+    workerId = routing?.['worker_id'] ?? workerId
+    return {
+      index: promptIndex * plan.n + index, promptIndex, delta, first, workerId, timing: routing?.['timing'],
+      engineData: output['engine_data'] instanceof Uint8Array ? undefined : output['engine_data'], usage: usage.now(),
+    }
+  }
+
+  const allFinished = (): boolean => choices.size === plan.n && [...choices.values()].every((each) => each.finished)
+  try {
+    for await (const output of plan.model.generate(request, call, options.onRouted)) {
+      if (plan.queryOnly) {
+        yield step(0, nothingNew, true, output)
+        return
+      }
+      const index = typeof output['index'] === 'number' ? output['index'] : 0
+      if (index < 0 || index >= plan.n) continue
+      const known = choices.get(index)
+      const choice = known ?? new ChoiceStream(plan, prompt)
+      if (known === undefined) choices.set(index, choice)
+      const before = choice.tokens
+      const delta = pushed(choice, output)
+      if (delta === null) continue
+      usage.completionTokens += choice.tokens - before
+      usage.see(promptIndex, output)
+      yield step(index, delta, known === undefined, output)
+      // A worker that said itself that it has finished ends by itself; one that did not is told so.
+      if ((output['finish_reason'] ?? null) === null && allFinished()) return
+    }
+  } catch (error) {
+    // The answer is complete: what goes wrong behind it is nobody's loss.
+    if (!allFinished()) throw error
+  }
+  if (options.signal.aborted) return
+  if (choices.size === 0) throw withoutOutput()
+  for (const [index, choice] of choices) {
+    const delta = choice.close()
+    if (delta !== null) yield step(index, delta, false, {})
+  }
+}
+
+function pushed(choice: ChoiceStream, output: WorkerOutput): ChoiceDelta | null {
+  try {
+    return choice.push(output)
+  } catch (error) {
+    if (!(error instanceof WorkerFinishedWithError)) throw error
+    throw new FailureError({ class: 'Internal', reason: 'backend.unknown', message: `the worker ended the request with an error: ${error.message}` }, { cause: error })
+  }
+}
+
+const objectOf = (value: Json | Uint8Array | undefined): JsonObject | undefined =>
+  !(value instanceof Uint8Array) && isJsonObject(value) ? value : undefined

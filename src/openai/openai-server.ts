@@ -1,0 +1,307 @@
+/**
+ * The OpenAI-compatible HTTP API over a model catalog.
+ *
+ * Holds no state but its open requests; everything it knows of models comes from the catalog.
+ */
+import { isIPv6, type AddressInfo, type Socket } from 'node:net'
+import { fastify, type FastifyError, type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
+import { stringifyJson } from '../dynamo/wire/json.ts'
+import type { Clock, Json, JsonObject, Log } from '../ports.ts'
+import { ApiError, apiErrorOf, errorBody, errorHeaders, statusOf, type ApiErrorDetail, type ErrorForm } from './api-error.ts'
+import { changeBusyThresholds, listBusyThresholds } from './busy-threshold.ts'
+import type { ModelCatalog, ServedModel } from './catalog.ts'
+import { stallDefaultMs } from './event-writer.ts'
+import { silentMeter, type FrontendMeter } from './frontend-meter.ts'
+import { bodyOf, GenerateHandler, sendJson, unknownModel } from './generate-handler.ts'
+import { metadataPrefixDefault } from './request-headers.ts'
+
+/** Paths that can be moved, as Dynamo's `DYN_HTTP_SVC_*_PATH` do. */
+export interface ApiPaths {
+  readonly chat: string
+  readonly completions: string
+  readonly models: string
+  readonly health: string
+  readonly live: string
+  readonly ready: string
+  readonly metrics: string
+}
+
+const pathsDefault: ApiPaths = {
+  chat: '/v1/chat/completions', completions: '/v1/completions', models: '/v1/models', health: '/health', live: '/live', ready: '/ready', metrics: '/metrics',
+}
+
+export interface OpenAiServerOptions {
+  readonly host: string
+  /** 0 = any free port. */
+  readonly port: number
+  readonly catalog: ModelCatalog
+  readonly log: Log
+  readonly clock: Clock
+  /** Status of a full pool; default 529. */
+  readonly overloadStatus?: number
+  /** Dynamo's flat error bodies. */
+  readonly dynamoErrors?: boolean
+  /** Allows writes of `/busy_threshold` from elsewhere than loopback. */
+  readonly adminToken?: string
+  /** False: `/busy_threshold` is not served. */
+  readonly adminRoutes?: boolean
+  readonly meter?: FrontendMeter
+  /** Text for `/metrics`; without it there is no such route. */
+  readonly metrics?: () => Promise<{ readonly contentType: string; readonly text: string }>
+  /** Default 45 MiB. */
+  readonly bodyLimitBytes?: number
+  /** Unknown parameters are passed over. */
+  readonly ignoreUnknownParameters?: boolean
+  readonly metadataPrefix?: string
+  readonly paths?: Partial<ApiPaths>
+  /** Default 16384. */
+  readonly connectionsMax?: number
+  /** A client that takes nothing for so long is cut; default 2 minutes. */
+  readonly stallMs?: number
+}
+
+export interface OpenAiServer {
+  /** `http://HOST:PORT`. */
+  readonly url: string
+  readonly port: number
+  /** Requests whose answer has not ended. */
+  readonly inflight: number
+  /** Takes no new requests; open ones may end within `graceMs`, then they are cut and their clients told. */
+  close(graceMs: number): Promise<void>
+}
+
+const bodyLimitDefault = 45 * 1024 * 1024
+const connectionsDefault = 16_384
+const headersMax = 200
+/** Metadata alone may take 64 KiB. */
+const headerBytesMax = 80 * 1024
+const requestTimeoutMs = 120_000
+const cutWaitMs = 1000
+const wildcardNameMax = 512
+
+/** Listens; resolves when requests can arrive. Errors: the listener's own (`EADDRINUSE`, `EACCES`). */
+export async function createOpenAiServer(options: OpenAiServerOptions): Promise<OpenAiServer> {
+  const server = new Server(options)
+  await server.listen()
+  return server
+}
+
+type Answer = (request: FastifyRequest, reply: FastifyReply) => void | Promise<void>
+
+class Server implements OpenAiServer {
+  readonly #options: OpenAiServerOptions
+  readonly #form: ErrorForm
+  readonly #app: FastifyInstance
+  readonly #generate: GenerateHandler
+  /** Methods by path, for 405 and the list of routes. */
+  readonly #methods = new Map<string, string[]>()
+  #closing = false
+
+  constructor(options: OpenAiServerOptions) {
+    this.#options = options
+    this.#form = { overloadStatus: options.overloadStatus ?? 529, dynamoErrors: options.dynamoErrors ?? false }
+    this.#generate = new GenerateHandler({
+      catalog: options.catalog, log: options.log, clock: options.clock, meter: options.meter ?? silentMeter, form: this.#form,
+      ignoreUnknownParameters: options.ignoreUnknownParameters ?? false, metadataPrefix: options.metadataPrefix ?? metadataPrefixDefault,
+      stallMs: options.stallMs ?? stallDefaultMs,
+    })
+    this.#app = fastify({
+      bodyLimit: options.bodyLimitBytes ?? bodyLimitDefault,
+      requestTimeout: requestTimeoutMs,
+      forceCloseConnections: 'idle',
+      return503OnClosing: false,
+      routerOptions: { ignoreTrailingSlash: true, maxParamLength: wildcardNameMax },
+      http: { maxHeaderSize: headerBytesMax, noDelay: true },
+      clientErrorHandler: (error, socket) => this.#refuseConnection(error.code, socket),
+      frameworkErrors: (error, request, reply) => this.#fail(error, request, reply),
+    })
+    this.#app.server.maxConnections = options.connectionsMax ?? connectionsDefault
+    this.#app.server.maxHeadersCount = headersMax
+    this.#prepare()
+    this.#addRoutes({ ...pathsDefault, ...options.paths })
+  }
+
+  get port(): number {
+    return (this.#app.server.address() as AddressInfo | null)?.port ?? 0
+  }
+
+  get url(): string {
+    const { host } = this.#options
+    return `http://${isIPv6(host) ? `[${host}]` : host}:${this.port}`
+  }
+
+  get inflight(): number {
+    return this.#generate.inflight
+  }
+
+  async listen(): Promise<void> {
+    await this.#app.listen({ host: this.#options.host, port: this.#options.port })
+    this.#app.server.on('error', (error) => this.#options.log.error({ stage: 'http', reason: error.message }, 'http listener failed'))
+  }
+
+  async close(graceMs: number): Promise<void> {
+    this.#closing = true
+    const { clock } = this.#options
+    const cut = clock.setTimer(graceMs, () => {
+      this.#generate.cutAll()
+      last = clock.setTimer(cutWaitMs, () => this.#app.server.closeAllConnections())
+    })
+    let last = cut
+    await this.#app.close()
+    cut.cancel()
+    last.cancel()
+  }
+
+  #prepare(): void {
+    const app = this.#app
+    app.removeAllContentTypeParsers()
+    app.addContentTypeParser('application/json', { parseAs: 'string' }, (_request, body, done) => done(null, body))
+    app.addHook('onRequest', (request, reply, done) => {
+      const id = request.headers['x-request-id']
+      if (typeof id === 'string' && id !== '') reply.header('x-request-id', id)
+      if (this.#closing) reply.header('connection', 'close')
+      // A connection whose last answer has ended does not hold up the end.
+      reply.raw.once('close', () => setImmediate(() => this.#closing && this.#app.server.closeIdleConnections()))
+      done()
+    })
+    app.setErrorHandler((error, request, reply) => this.#fail(error as FastifyError, request, reply))
+    app.setNotFoundHandler((request, reply) => this.#noRoute(request, reply))
+  }
+
+  #addRoutes(paths: ApiPaths): void {
+    const { catalog, adminToken, metrics } = this.#options
+    this.#route('POST', paths.chat, (request, reply) => this.#generation('chat_completions', request, reply))
+    this.#route('POST', paths.completions, (request, reply) => this.#generation('completions', request, reply))
+    this.#route('GET', paths.models, (_request, reply) => sendJson(reply, 200, { object: 'list', data: catalog.list().map(modelObject) }))
+    this.#route('GET', `${paths.models}/*`, (request, reply) => sendJson(reply, 200, this.#model((request.params as { '*': string })['*'])))
+    this.#route('GET', paths.health, (_request, reply) => this.#health(reply))
+    this.#route('GET', paths.live, (_request, reply) => sendJson(reply, 200, { status: 'live', message: 'Service is live' }))
+    this.#route('GET', paths.ready, (_request, reply) => this.#ready(reply))
+    if (metrics !== undefined) {
+      this.#route('GET', paths.metrics, async (_request, reply) => {
+        const { contentType, text } = await metrics()
+        await reply.header('content-type', contentType).send(text)
+      })
+    }
+    if (this.#options.adminRoutes === false) return
+    this.#route('GET', '/busy_threshold', (_request, reply) => sendJson(reply, 200, listBusyThresholds(catalog)))
+    this.#route('POST', '/busy_threshold', (request, reply) => sendJson(reply, 200, changeBusyThresholds(catalog, bodyOf(request), request, adminToken)))
+  }
+
+  #route(method: 'GET' | 'POST', path: string, answer: Answer): void {
+    this.#methods.set(path, [...(this.#methods.get(path) ?? []), ...(method === 'GET' ? ['GET', 'HEAD'] : [method])])
+    this.#app.route({
+      method, url: path, exposeHeadRoute: method === 'GET',
+      handler: async (request, reply) => {
+        if (method === 'POST') requireJson(request)
+        await answer(request, reply)
+        return reply
+      },
+    })
+  }
+
+  #generation(endpoint: 'chat_completions' | 'completions', request: FastifyRequest, reply: FastifyReply): Promise<void> {
+    if (this.#closing) throw new ApiError({ class: 'Unavailable', reason: 'backend.engine_shutdown', message: 'this server is shutting down; send the request to another one' })
+    return this.#generate.handle(endpoint, request, reply)
+  }
+
+  #model(name: string): JsonObject {
+    const found = this.#options.catalog.find(name)
+    if (found === undefined) throw unknownModel(name, this.#options.catalog)
+    if ('notReady' in found) {
+      throw new ApiError({ class: 'Unavailable', reason: 'backend.unavailable', message: found.notReady, code: 'model_not_ready', retryAfterSeconds: found.retryAfterSeconds })
+    }
+    return modelObject(found)
+  }
+
+  #health(reply: FastifyReply): void {
+    const { ready, endpoints, instances } = this.#options.catalog.health()
+    sendJson(reply, ready ? 200 : 503, { status: ready ? 'healthy' : 'not ready', endpoints, instances })
+  }
+
+  #ready(reply: FastifyReply): void {
+    const ready = !this.#closing && this.#options.catalog.health().ready
+    if (!ready) reply.header('retry-after', '1')
+    const models = this.#options.catalog.list().map((model) => model.name)
+    sendJson(reply, ready ? 200 : 503, { status: ready ? 'ready' : this.#closing ? 'shutting down' : 'no model can serve yet', models })
+  }
+
+  #noRoute(request: FastifyRequest, reply: FastifyReply): void {
+    const path = (request.url.split('?')[0] ?? '').replace(/(.)\/$/, '$1')
+    const methods = this.#methods.get(path) ?? [...this.#methods].find(([known]) => known.endsWith('/*') && path.startsWith(known.slice(0, -1)))?.[1]
+    if (methods !== undefined) {
+      this.#answerError(reply, {
+        class: 'InvalidRequest', reason: 'request.invalid', status: 405, code: 'method_not_allowed', headers: { allow: methods.join(', ') },
+        message: `${request.method} is not allowed for ${path}; use ${methods.join(' or ')}`,
+      })
+      return
+    }
+    this.#answerError(reply, {
+      class: 'NotFound', reason: 'request.not_found', code: 'route_not_found',
+      message: `Route not found: ${request.method} ${path.slice(0, 200)}; there are: ${[...this.#methods.keys()].join(', ')}`,
+    })
+  }
+
+  #fail(error: FastifyError | Error, request: FastifyRequest, reply: FastifyReply): void {
+    const id = String(reply.getHeader('x-request-id') ?? '')
+    const known = frameworkDetail(error, request, this.#options.bodyLimitBytes ?? bodyLimitDefault)
+    const detail = known ?? apiErrorOf(error, id)
+    if (known === undefined && detail.reason === 'runtime.unclassified') {
+      this.#options.log.error({ stage: 'http', request_id: id, reason: error.message, path: request.url.slice(0, 200) }, 'request handler failed')
+    }
+    this.#answerError(reply, detail)
+  }
+
+  #answerError(reply: FastifyReply, detail: ApiErrorDetail): void {
+    if (reply.sent) return
+    const status = statusOf(detail, this.#form)
+    for (const [name, value] of Object.entries(errorHeaders(detail, status))) reply.header(name, value)
+    sendJson(reply, status, errorBody(detail, this.#form))
+  }
+
+  /** What is not HTTP, or too much of it, before there is a request. */
+  #refuseConnection(code: string, socket: Socket): void {
+    if (code === 'ECONNRESET' || !socket.writable) {
+      socket.destroy()
+      return
+    }
+    const tooLarge = code === 'HPE_HEADER_OVERFLOW'
+    const late = code === 'ERR_HTTP_REQUEST_TIMEOUT'
+    const [status, phrase] = tooLarge ? [431, 'Request Header Fields Too Large'] : late ? [408, 'Request Timeout'] : [400, 'Bad Request']
+    const message = tooLarge ? `the headers have more than ${headerBytesMax} bytes; send less` : late ? 'the request did not arrive in time' : 'this is not a HTTP request'
+    const body = stringifyJson(errorBody({ class: 'InvalidRequest', reason: 'request.invalid', status, message }, this.#form))
+    socket.end(`HTTP/1.1 ${status} ${phrase}\r\ncontent-type: application/json\r\ncontent-length: ${Buffer.byteLength(body)}\r\nconnection: close\r\n\r\n${body}`)
+  }
+}
+
+const modelObject = ({ name, createdSeconds, contextLength }: ServedModel): { readonly [key: string]: Json } => ({
+  id: name, object: 'model', created: createdSeconds, owned_by: 'warmpath', context_window: contextLength,
+})
+
+/** Errors: 415. An empty body has no type and is refused as empty where it matters. */
+function requireJson(request: FastifyRequest): void {
+  const type = contentTypeOf(request)
+  if (type !== 'application/json') throw unsupportedType(type)
+}
+
+const contentTypeOf = (request: FastifyRequest): string => request.headers['content-type']?.split(';')[0]?.trim().toLowerCase() ?? ''
+
+const unsupportedType = (type: string): ApiError =>
+  new ApiError({ class: 'UnsupportedMedia', reason: 'request.unsupported_media', message: `the content type must be application/json, got ${type === '' ? 'none' : JSON.stringify(type.slice(0, 100))}` })
+
+/** The framework's own refusals as ours. */
+function frameworkDetail(error: FastifyError | Error, request: FastifyRequest, bodyLimitBytes: number): ApiErrorDetail | undefined {
+  if (error instanceof ApiError || !('code' in error)) return undefined
+  switch (error.code) {
+    case 'FST_ERR_CTP_BODY_TOO_LARGE':
+      return { class: 'PayloadTooLarge', reason: 'request.payload_too_large', message: `the body has more than ${bodyLimitBytes} bytes; send a shorter prompt` }
+    case 'FST_ERR_CTP_INVALID_MEDIA_TYPE':
+      return unsupportedType(contentTypeOf(request)).detail
+    case 'FST_ERR_CTP_INVALID_CONTENT_LENGTH':
+      return { class: 'InvalidRequest', reason: 'request.invalid', message: 'the body is shorter or longer than its content-length says' }
+    default:
+      break
+  }
+  const status = (error as FastifyError).statusCode
+  return status !== undefined && status >= 400 && status < 500 ? { class: 'InvalidRequest', reason: 'request.invalid', status, message: error.message } : undefined
+}
