@@ -13,6 +13,7 @@ type Run = (argv: readonly string[], env: Environment) => Promise<number>
 
 const commands: Readonly<Record<CommandName, () => Promise<Run>>> = {
   router: async () => (await import('./router.ts')).runRouter,
+  frontend: async () => (await import('./frontend.ts')).runFrontend,
   start: async () => (await import('./start.ts')).runStart,
   worker: async () => (await import('./worker.ts')).runWorker,
 }

@@ -50,7 +50,7 @@ export async function parseCommand<Command extends CommandName>(
   noteMisspelled(draft, env)
   const configPath = draft.values['config']
   if (typeof configPath === 'string') await mergeConfigFile(draft, configPath, readFile)
-  const trackingKey = command === 'router' ? await applyRouterRules(draft, readFile, needsTarget) : null
+  const trackingKey = command === 'router' || command === 'frontend' ? await applyRouterRules(draft, readFile, needsTarget && command === 'router') : null
   refuseUnavailable(draft)
   noteReplacedAndIdle(draft)
   return deepFreeze({

@@ -77,7 +77,8 @@ function checkTogether(draft: Draft): void {
   checkName(draft, 'component')
   checkName(draft, 'namespace')
   checkName(draft, 'namespaceWorkerSuffix')
-  for (const key of ['systemHealthPath', 'systemLivePath']) {
+  checkName(draft, 'namespacePrefix')
+  for (const key of Object.keys(values).filter((name) => /^(?:system(?:Health|Live)|chat|completions|models|health|live|metrics)Path$/.test(name))) {
     if (!String(values[key]).startsWith('/')) throw new UsageError(`${placeOf(draft, key)}: ${shown(values[key])} is not valid; expected a path that begins with /`)
   }
   if (values['registerModel'] === '') throw new UsageError(`${placeOf(draft, 'registerModel')}: "" is not valid; expected a model name`)

@@ -3,7 +3,7 @@ import type { WorkerRole } from '../model/worker.ts'
 import type { EndpointId } from '../ports.ts'
 import type { RouterSettings, TrackingHashSettings } from '../router/contract.ts'
 import type { ParsedConfig } from './parse-command.ts'
-import type { RouterValues } from './table.ts'
+import type { FrontendValues, RouterValues } from './table.ts'
 
 /** What only the workers' cards tell. */
 export interface CardFacts {
@@ -15,8 +15,13 @@ export interface CardFacts {
   readonly routingGroup: string
 }
 
+/** The values that a router is made from: of `warmpath router` or `warmpath frontend`. */
+export interface RouterConfig extends Pick<ParsedConfig, 'trackingKey'> {
+  readonly values: Pick<RouterValues, keyof RouterValues & keyof FrontendValues>
+}
+
 /** Settings of one `KvRouter`, frozen. */
-export function routerSettingsOf(config: ParsedConfig<'router'>, facts: CardFacts): RouterSettings {
+export function routerSettingsOf(config: RouterConfig, facts: CardFacts): RouterSettings {
   const { values } = config
   return Object.freeze({
     blockSize: facts.blockSize,
@@ -43,7 +48,7 @@ export function routerSettingsOf(config: ParsedConfig<'router'>, facts: CardFact
   })
 }
 
-function trackingOf({ values, trackingKey }: ParsedConfig<'router'>, routingGroup: string): TrackingHashSettings {
+function trackingOf({ values, trackingKey }: RouterConfig, routingGroup: string): TrackingHashSettings {
   if (trackingKey === null) return Object.freeze({ mode: 'public-xxh3-v1' })
   return Object.freeze({ mode: 'keyed-xxh3-v1', key: trackingKey, keyId: values.trackingKeyId ?? '', routingGroup })
 }

@@ -39,7 +39,7 @@ export class ModelDirectory {
   readonly #log: Log
   readonly #cards = new Map<string, CardSlot>()
   readonly #keysByModel = new Map<string, Set<string>>()
-  readonly #instances = new Set<string>()
+  readonly #instances = new Map<string, JsonObject>()
   /** Card keys by the instance key they wait for. */
   readonly #cardsByInstance = new Map<string, Set<string>>()
   readonly #models = new Map<string, ModelState>()
@@ -49,6 +49,7 @@ export class ModelDirectory {
   readonly #listeners = new Set<(name: string) => void>()
   readonly #watches: readonly Watch[]
   #scheduled = false
+  #isSynced = false
   #closed = false
   #refusedCards = 0
 
@@ -60,7 +61,10 @@ export class ModelDirectory {
     let instancesSynced = (): void => {}
     this.firstSync = Promise.all([
       new Promise<void>((resolve) => { cardsSynced = resolve }), new Promise<void>((resolve) => { instancesSynced = resolve }),
-    ]).then(() => this.#evaluate())
+    ]).then(() => {
+      this.#isSynced = true
+      this.#evaluate()
+    })
     this.#watches = [
       options.discovery.watch('v1/mdc', scope, (event) => this.#onCard(event, cardsSynced)),
       options.discovery.watch('v1/instances', scope, (event) => this.#onInstance(event, instancesSynced)),
@@ -81,9 +85,9 @@ export class ModelDirectory {
     return this.#refusedCards
   }
 
-  /** Keys of the endpoint records in scope, for `/health`. */
-  instanceKeys(): IterableIterator<string> {
-    return this.#instances.values()
+  /** Endpoint records of workers with cards, as they stand in discovery. */
+  instanceRecords(): JsonObject[] {
+    return [...this.#instances].flatMap(([key, record]) => (this.#cardsByInstance.has(key) ? [record] : []))
   }
 
   /** Called after a model has changed, appeared or gone (`get` then gives undefined). */
@@ -109,7 +113,7 @@ export class ModelDirectory {
   #onInstance(event: DiscoveryEvent, synced: () => void): void {
     if (event.kind === 'synced') return synced()
     if (!this.#inScope(event.key)) return
-    if (event.kind === 'put') this.#instances.add(event.key)
+    if (event.kind === 'put') this.#instances.set(event.key, event.value)
     else this.#instances.delete(event.key)
     for (const key of this.#cardsByInstance.get(event.key) ?? []) {
       const slot = this.#cards.get(key)
@@ -172,7 +176,8 @@ export class ModelDirectory {
 
   #evaluate(): void {
     this.#scheduled = false
-    if (this.#closed) return
+    // Half of what stands would look like workers that are missing.
+    if (this.#closed || !this.#isSynced) return
     const names = [...this.#dirty]
     this.#dirty.clear()
     for (const name of names) {

@@ -1,5 +1,6 @@
 /** The router's heart as the services see it. `KvRouter` (kv-router.ts) implements it. */
 import type { Decision, Refusal } from '../model/decision.ts'
+import type { OverloadThresholds } from '../load/overload-monitor.ts'
 import type { HashList } from '../model/hash-list.ts'
 import type { ApplyStatus, RouterEvent, StorageTier } from '../model/kv-event.ts'
 import type { RouterConfigOverride, RoutingRequest } from '../model/routing-request.ts'
@@ -113,6 +114,9 @@ export interface Router {
   loads(): readonly LoadRow[]
   /** Loads of a worker as it says itself (kv_metrics); null leaves the old value. */
   reportLoad(rank: WorkerRank, load: { activeDecodeBlocks: number | null; activePrefillTokens: number | null; kvUsedBlocks: number | null }): void
+
+  /** Other busy thresholds from now on; what workers reported of themselves counts again with their next report. */
+  setBusyThresholds(thresholds: OverloadThresholds): void
 
   /** Drops expired bookings and approximate blocks; call at least every second. */
   tick(): void

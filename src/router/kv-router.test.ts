@@ -168,6 +168,29 @@ test('busy thresholds: overloaded workers are passed over, then refused as overl
   assert.equal(chosen(router.route(ask({ requestId: 'd' }))).workerId, first.workerId)
 })
 
+test('busy thresholds can be changed while requests run', () => {
+  const { router } = rig()
+  router.upsertWorker(worker(1n))
+  chosen(router.route(ask({ requestId: 'a' })))
+  router.setBusyThresholds({ decodeBlocks: null, prefillTokens: 8, prefillTokensFraction: null })
+  assert.equal(refused(router.route(ask({ requestId: 'b' }))).reason, 'all-overloaded')
+  router.setBusyThresholds({ decodeBlocks: null, prefillTokens: null, prefillTokensFraction: null })
+  chosen(router.route(ask({ requestId: 'b' })))
+})
+
+test('modes beside kv: loads decide, not caches; direct takes named workers only', () => {
+  const { router } = rig({ selectionMode: 'least-loaded' })
+  router.upsertWorker(worker(1n))
+  router.upsertWorker(worker(2n))
+  assert.equal(router.applyEvent(stored(1n, prompt)), 'ok')
+  const first = chosen(router.route(ask({ requestId: 'a' })))
+  assert.notEqual(chosen(router.route(ask({ requestId: 'b' }))).workerId, first.workerId)
+  const direct = rig({ selectionMode: 'direct' }).router
+  direct.upsertWorker(worker(1n))
+  assert.match(refused(direct.route(ask())).message, /direct routing needs the worker/)
+  assert.equal(chosen(direct.route(ask({ pin: { workerId: 1n, dpRank: null } }))).workerId, 1n)
+})
+
 test('without events a routed prompt counts as cached until its time is over; selecting records nothing', () => {
   const { router, time } = rig({ useKvEvents: false, ttlSeconds: 1 })
   router.upsertWorker(worker(1n))

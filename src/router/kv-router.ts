@@ -8,7 +8,7 @@ import type { ApproximatePrefixIndex, OverlapScores } from '../index/contract.ts
 import { createOverlapScores } from '../index/overlap-scores.ts'
 import { createPrefixIndex } from '../index/prefix-index.ts'
 import { ActiveSequences } from '../load/active-sequences.ts'
-import { OverloadMonitor } from '../load/overload-monitor.ts'
+import { OverloadMonitor, type OverloadThresholds } from '../load/overload-monitor.ts'
 import type { Decision, Refusal } from '../model/decision.ts'
 import type { ApplyStatus, RouterEvent } from '../model/kv-event.ts'
 import type { RoutingRequest } from '../model/routing-request.ts'
@@ -53,14 +53,14 @@ export class KvRouter implements Router {
   readonly #directory = new WorkerDirectory()
   readonly #index: ApproximatePrefixIndex
   readonly #loads: ActiveSequences
-  readonly #monitor: OverloadMonitor
+  #monitor: OverloadMonitor
   readonly #hasher: PromptHasher
   readonly #selection = new Selection()
   readonly #scores: OverlapScores = createOverlapScores(16)
   readonly #overlapScores: OverlapScores = createOverlapScores(16)
   /** Ranks fed by routing decisions. */
   readonly #approximate = new Set<RankSlot>()
-  readonly #overloadTest: OverloadTest | null
+  #overloadTest: OverloadTest | null = null
   readonly #isLoadOnly: boolean
   /** Null: workers are chosen by cost. */
   readonly #mode: ModeChoice | null
@@ -77,7 +77,7 @@ export class KvRouter implements Router {
       prefillTokensFraction: settings.activePrefillTokensThresholdFraction,
     })
     this.#hasher = new PromptHasher(settings)
-    this.#overloadTest = this.#monitor.enabled ? (worker) => worker.slots.every((slot) => this.#monitor.isOverloaded(slot)) : null
+    this.#armOverloadTest()
     this.#mode = settings.selectionMode === undefined ? null : new ModeChoice(settings.selectionMode)
     this.#isLoadOnly = settings.role === 'decode' || settings.overlapScoreCredit === 0
   }
@@ -420,6 +420,22 @@ export class KvRouter implements Router {
   ): void {
     const slot = this.#directory.slotOf(rank.workerId, rank.dpRank)
     if (slot >= 0) this.#monitor.observe(slot, load.activeDecodeBlocks, load.activePrefillTokens, load.kvUsedBlocks)
+  }
+
+  setBusyThresholds(thresholds: OverloadThresholds): void {
+    this.#generation += 1
+    this.#monitor = new OverloadMonitor(thresholds)
+    this.#armOverloadTest()
+    for (const worker of this.#directory.ordered) {
+      for (const slot of worker.slots) {
+        this.#monitor.setRank(slot, worker.description, true)
+        this.#observe(slot)
+      }
+    }
+  }
+
+  #armOverloadTest(): void {
+    this.#overloadTest = this.#monitor.enabled ? (worker) => worker.slots.every((slot) => this.#monitor.isOverloaded(slot)) : null
   }
 
   get bookingCount(): number {

@@ -1,0 +1,130 @@
+/** A frontend from its configuration and its planes: the one composition behind `warmpath frontend` and `warmpath start`. */
+import type { ParsedConfig } from '../config/parse-command.ts'
+import { routerSettingsOf } from '../config/router-settings.ts'
+import { parsePrefillErrorPolicy } from '../disagg/fall-back.ts'
+import { cardFileSource } from '../frontend/card-file-source.ts'
+import type { FrontendModelsOptions, PoolStage } from '../frontend/frontend-models.ts'
+import { FrontendService } from '../frontend/frontend-service.ts'
+import type { ProcessLog } from '../observability/log.ts'
+import { createRouterMetrics, type RouterMetrics } from '../observability/router-metrics.ts'
+import { FrontendMetrics } from '../openai/frontend-metrics.ts'
+import type { OpenAiServerOptions } from '../openai/openai-server.ts'
+import type { Clock, Discovery, EventPlane, Random, RequestPlaneClient } from '../ports.ts'
+import type { RouterSettings } from '../router/contract.ts'
+import { KvRouter } from '../router/kv-router.ts'
+import type { SelectionMode } from '../scheduling/mode-choice.ts'
+import { loadTextModel } from '../text/load-text-model.ts'
+import { packageVersion } from './version.ts'
+
+export interface FrontendPlanes {
+  /** Started. */
+  readonly discovery: Discovery
+  readonly client: RequestPlaneClient
+  readonly eventPlane: EventPlane
+  readonly clock: Clock
+  readonly random: Random
+  readonly log: ProcessLog
+}
+
+export interface AssembledFrontend {
+  readonly service: FrontendService
+  readonly metrics: RouterMetrics
+  /** Options of the HTTP server; only once the service has started. */
+  httpOptions(): OpenAiServerOptions
+}
+
+/** Not started yet. */
+export function assembleFrontend(config: ParsedConfig<'frontend'>, planes: FrontendPlanes): AssembledFrontend {
+  const { discovery, clock, random, log } = planes
+  const { values } = config
+  const namespace = values.namespace ?? 'dynamo'
+  const workers = { namespace, component: 'frontend', endpoint: 'generate' }
+  const metrics = createRouterMetrics({ version: packageVersion(), namespace, component: 'frontend', workers, routerId: discovery.instanceId, role: 'aggregated' })
+  const mode = selectionMode(config)
+  const service = new FrontendService({
+    ...planes, options: modelsOptions(config, mode), observer: metrics.requests,
+    service: {
+      namespace: values.namespace, namespacePrefix: values.namespacePrefix, requirePrefill: values.requirePrefill,
+      shutdownTimeoutMs: values.shutdownTimeoutSeconds * 1000,
+    },
+    loadText: (card, signal) => loadTextModel(cardFileSource(card, { signal }), { log, clock }),
+    createRouter: (facts, stage) => {
+      log.info({ stage: 'start', model: facts.modelName, block_size: facts.blockSize, role: facts.role, mode: values.routerMode }, 'KV Routing initialized')
+      const settings = { ...routerSettingsOf(config, { ...facts, routingGroup: facts.modelName }), ...stageSettings(stage), ...(mode === null ? {} : { selectionMode: mode }) }
+      return new KvRouter(settings, { clock, random, listener: metrics.listener })
+    },
+  })
+  const api = new FrontendMetrics({ prefix: values.metricsPrefix, models: () => service.models.list().map(({ name, contextLength }) => ({ name, contextLength })) })
+  showGauges(metrics, service, log)
+  return {
+    service, metrics,
+    httpOptions: () => ({
+      host: values.httpHost, port: values.httpPort, catalog: service.models, log, clock, meter: api,
+      overloadStatus: values.overloadStatus, dynamoErrors: values.dynamoErrors, adminRoutes: !values.adminApiDisabled,
+      ...(values.adminToken === null ? {} : { adminToken: values.adminToken }),
+      bodyLimitBytes: values.bodyLimitMb * 1024 * 1024, ignoreUnknownParameters: values.ignoreUnknownParameters, metadataPrefix: values.metadataHeader,
+      paths: {
+        chat: values.chatPath, completions: values.completionsPath, models: values.modelsPath, health: values.healthPath, live: values.livePath, metrics: values.metricsPath,
+      },
+      metrics: async () => ({ contentType: metrics.contentType, text: (await metrics.text()) + (await api.text()) }),
+    }),
+  }
+}
+
+/** Null: by cached prefix and load. The preset of `--load-aware` means that mode too, as in Dynamo. */
+function selectionMode({ values }: ParsedConfig<'frontend'>): SelectionMode | null {
+  return values.routerMode === 'kv' || values.loadAware ? null : (values.routerMode as SelectionMode)
+}
+
+/** The prefill stage never tracks active blocks. Source: behaviour 4.1. */
+const stageSettings = (stage: PoolStage): Partial<RouterSettings> => (stage === 'prefill' ? { trackActiveBlocks: false, trackOutputBlocks: false } : {})
+
+function modelsOptions({ values }: ParsedConfig<'frontend'>, mode: SelectionMode | null): FrontendModelsOptions {
+  return {
+    blockSize: values.blockSize, useKvEvents: values.useKvEvents && mode === null, kvEventGraceMs: values.kvEventGraceSeconds * 1000,
+    minInitialWorkers: values.minInitialWorkers,
+    busyThresholds: {
+      activeDecodeBlocks: values.activeDecodeBlocksThreshold, activePrefillTokens: values.activePrefillTokensThreshold,
+      activePrefillTokensFraction: values.activePrefillTokensThresholdFraction,
+    },
+    retryLimit: values.retryLimit, firstOutputTimeoutMs: values.firstOutputTimeoutSeconds * 1000, outputTimeoutMs: values.outputTimeoutSeconds * 1000,
+    inhibitedMs: values.inhibitedSeconds * 1000, activeRequestsMax: values.activeRequestsMax, migrationLimit: values.migrationLimit,
+    onPrefillError: parsePrefillErrorPolicy(values.onPrefillError) ?? { retry: true, decodeOnly: true }, decodeKvReuse: values.decodeKvReuse,
+  }
+}
+
+function showGauges(metrics: RouterMetrics, service: FrontendService, log: ProcessLog): void {
+  const { gauges } = metrics
+  metrics.onScrape(() => {
+    const totals = { workers: 0, indexEntries: 0, indexBytes: 0, bookings: 0, mismatched: 0, setAside: 0, sources: 0, queued: 0, batches: 0, drops: 0, gaps: 0 }
+    for (const { routed } of service.models.pools) {
+      const { router } = routed
+      totals.workers += router?.workerCount ?? 0
+      totals.indexEntries += router?.indexEntryCount ?? 0
+      totals.indexBytes += router?.indexBytes ?? 0
+      totals.bookings += router?.bookingCount ?? 0
+      totals.mismatched += routed.pool.mismatchedCount
+      totals.setAside += routed.setAsideIds().size
+      const follower = routed.follower?.stats()
+      totals.sources += follower?.sources ?? 0
+      totals.queued += follower?.queuedBatches ?? 0
+      totals.batches += follower?.batches ?? 0
+      totals.drops += follower?.dropped.queue_full ?? 0
+      totals.gaps += follower?.cursor.gaps ?? 0
+    }
+    gauges.workers.set(totals.workers)
+    gauges.activeRequests.set(service.models.activeCount)
+    gauges.indexEntries.set(totals.indexEntries)
+    gauges.indexBytes.set(totals.indexBytes)
+    gauges.bookingsEntries.set(totals.bookings)
+    gauges.setAsideInstances.set(totals.setAside)
+    gauges.blockSizeMismatchWorkers.set(totals.mismatched)
+    gauges.eventQueueEntries.set(totals.queued)
+    gauges.eventQueueDrops.set(totals.drops)
+    gauges.eventGaps.set(totals.gaps)
+    gauges.logDroppedLines.set(log.droppedLines)
+    gauges.ready.set(service.isReady ? 1 : 0)
+    metrics.kvEvents.setSources(totals.sources)
+    metrics.kvEvents.setBatches(totals.batches)
+  })
+}

@@ -1,0 +1,119 @@
+/** `warmpath frontend`: the models of a deployment over an OpenAI-compatible HTTP API. */
+import { readFileSync } from 'node:fs'
+import { effectiveEnvironment } from '../config/effective-environment.ts'
+import { parseCommand, type ParsedConfig } from '../config/parse-command.ts'
+import { UsageError } from '../config/usage-error.ts'
+import { createDiscovery } from '../dynamo/discovery/create-discovery.ts'
+import { DiscoveryOptionError, discoveryOptionsFromEnv } from '../dynamo/discovery/discovery-options.ts'
+import { createZmqEventPlane } from '../dynamo/event-plane/zmq-event-plane.ts'
+import { chooseBindHost } from '../dynamo/request-plane/bind-host.ts'
+import { createTcpRequestClient } from '../dynamo/request-plane/tcp-client.ts'
+import { createLog, type ProcessLog } from '../observability/log.ts'
+import { createOpenAiServer, type OpenAiServer } from '../openai/openai-server.ts'
+import type { Log } from '../ports.ts'
+import { systemClock, systemRandom } from '../system-ports.ts'
+import { assembleFrontend, type AssembledFrontend, type FrontendPlanes } from './assemble-frontend.ts'
+import { packageVersion } from './version.ts'
+
+type Environment = Readonly<Record<string, string | undefined>>
+type Config = ParsedConfig<'frontend'>
+
+/** Runs until a signal or a failure. Gives the exit code: 0 drained, 1 runtime. Errors: `UsageError`; the port cannot be bound. */
+export async function runFrontend(argv: readonly string[], env: Environment): Promise<number> {
+  const parsed = await parseCommand('frontend', argv, env, (path) => readFileSync(path))
+  if (parsed.kind !== 'config') return 0
+  const log = createLog({ level: parsed.values.log, jsonl: parsed.values.logJson })
+  for (const warning of parsed.warnings) log.warn({ stage: 'config' }, warning)
+  log.info({ stage: 'start', version: packageVersion() }, 'Starting the frontend')
+  const stop = new AbortController()
+  const signalled = new Promise<void>((resolve) => {
+    for (const name of ['SIGTERM', 'SIGINT'] as const) process.once(name, () => { stop.abort(new Error(`${name} received`)); resolve() })
+  })
+  // Timers of the parts do not keep the process; while they wait, for etcd say, nothing else would.
+  const keepAlive = setInterval(() => {}, 2 ** 30)
+  try {
+    return await serve(parsed, env, log, stop.signal, signalled)
+  } catch (error) {
+    if (error instanceof UsageError) throw error
+    if (stop.signal.aborted) return 0
+    throw error
+  } finally {
+    clearInterval(keepAlive)
+    log.flush()
+  }
+}
+
+async function serve(config: Config, env: Environment, log: ProcessLog, signal: AbortSignal, signalled: Promise<void>): Promise<number> {
+  const planes = createPlanes(config, env, log)
+  await planes.discovery.start(signal)
+  const frontend = assembleFrontend(config, planes)
+  const closing: (() => Promise<void>)[] = [() => frontend.service.drain()]
+  try {
+    await frontend.service.start(signal)
+    const server = await listen(config, frontend, log)
+    const graceMs = config.values.shutdownTimeoutSeconds * 1000
+    closing.push(() => server.close(graceMs))
+    const closeSystem = await openSystemServer(config, frontend, log)
+    if (closeSystem !== null) closing.unshift(closeSystem)
+    const lost = await Promise.race([signalled.then(() => null), planes.discovery.lost])
+    if (lost !== null) log.error({ stage: 'discovery', reason: lost.message }, 'the identity in discovery is lost; ending')
+    else log.info({ stage: 'drain', open: server.inflight }, `draining: open requests may finish within ${config.values.shutdownTimeoutSeconds} s`)
+    return lost === null ? 0 : 1
+  } finally {
+    for (const close of closing.reverse()) await close()
+    log.info({ stage: 'end' }, 'drained')
+  }
+}
+
+function createPlanes(config: Config, env: Environment, log: ProcessLog): FrontendPlanes {
+  const { values } = config
+  const clock = systemClock()
+  const random = systemRandom()
+  const discovery = createDiscovery({ ...discoveryOptions(config, env), clock, log })
+  return {
+    discovery, clock, random, log,
+    client: createTcpRequestClient({
+      clock, log, host: values.tcpResponseStreamHost ?? undefined, port: values.tcpResponseStreamPort, backlog: values.tcpListenBacklog,
+      connectTimeoutMs: values.tcpConnectTimeoutSeconds * 1000, ackTimeoutMs: values.tcpRequestTimeoutSeconds * 1000,
+      idleTimeoutMs: values.tcpHostIdleTtlSeconds * 1000, requestBytesMax: values.tcpMaxMessageSize, connectionsMax: values.tcpPoolSize,
+    }),
+    eventPlane: createZmqEventPlane({ discovery, clock, log, random, host: chooseBindHost(values.eventPlaneHost ?? undefined).advertise, ioThreads: values.zmqIoThreads }),
+  }
+}
+
+/** A flag counts before the variable that discovery reads itself. */
+function discoveryOptions(config: Config, env: Environment): ReturnType<typeof discoveryOptionsFromEnv> {
+  try {
+    return discoveryOptionsFromEnv({ ...effectiveEnvironment(config, env), DYN_DISCOVERY_BACKEND: config.values.discoveryBackend })
+  } catch (error) {
+    if (error instanceof DiscoveryOptionError) throw new UsageError(error.message)
+    throw error
+  }
+}
+
+/** Errors: one that names the port and the flag. */
+async function listen({ values }: Config, frontend: AssembledFrontend, log: Log): Promise<OpenAiServer> {
+  try {
+    const server = await createOpenAiServer(frontend.httpOptions())
+    if (values.httpHost === '0.0.0.0' || values.httpHost === '::') {
+      log.warn({ stage: 'start' }, `the HTTP API listens on every interface of this machine (${values.httpHost}) and asks for no key; give --http-host 127.0.0.1, or put a proxy in front`)
+    }
+    log.info({ stage: 'start' }, `HTTP API: ${server.url}`)
+    return server
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException
+    if (code !== 'EADDRINUSE' && code !== 'EACCES') throw error
+    throw new Error(`HTTP port ${values.httpPort} ${code === 'EACCES' ? 'may not be used' : 'is in use'}; give another with --http-port, or 0 for a free one`, { cause: error })
+  }
+}
+
+async function openSystemServer({ values }: Config, frontend: AssembledFrontend, log: Log): Promise<(() => Promise<void>) | null> {
+  if (values.systemPort < 0) return null
+  const { startSystemServer } = await import('../observability/system-server.ts')
+  const system = await startSystemServer({
+    host: values.systemHost, port: values.systemPort, healthPath: values.systemHealthPath, livePath: values.systemLivePath, metrics: frontend.metrics,
+    isReady: () => frontend.service.isReady, endpoints: () => new Map(frontend.service.models.list().map(({ name }) => [name, true])),
+  })
+  log.info({ stage: 'start' }, `health and metrics: http://${values.systemHost}:${system.port}/metrics`)
+  return () => system.close()
+}

@@ -1,0 +1,90 @@
+/** A ready model: its text side, and requests to one of its entries. */
+import { FailureError } from '../model/failure.ts'
+import type { Clock, Json, JsonObject, Random } from '../ports.ts'
+import { isObject } from '../dynamo/wire/json.ts'
+import type { ModelCall, RoutingNote, ServedModel } from '../openai/catalog.ts'
+import type { TextModel } from '../text/text-model.ts'
+import { cardChecksum } from './card-checksum.ts'
+import { callWithValues } from './outgoing-call.ts'
+import type { ServedEntry } from './served-entry.ts'
+import { differences, type WorkerPoolState } from './worker-pools.ts'
+
+export interface FrontendModelParts {
+  readonly name: string
+  readonly createdSeconds: number
+  readonly text: TextModel
+  /** The pool that the model is described by. */
+  readonly state: WorkerPoolState
+  readonly clock: Clock
+  readonly random: Random
+  /** Entries that can take requests now. */
+  entries(): readonly ServedEntry[]
+}
+
+export class FrontendModel implements ServedModel {
+  readonly name: string
+  readonly createdSeconds: number
+  readonly contextLength: number | null
+  readonly supportsChat: boolean
+  readonly supportsCompletions: boolean
+  readonly text: TextModel
+  readonly cardChecksum: string | null
+  /** Of the pool that the model is described by. */
+  readonly poolKey: string
+  readonly #parts: FrontendModelParts
+
+  constructor(parts: FrontendModelParts) {
+    const { card } = parts.state
+    this.#parts = parts
+    this.name = parts.name
+    this.createdSeconds = parts.createdSeconds
+    this.text = parts.text
+    this.contextLength = card.contextLength ?? parts.text.contextLength
+    this.supportsChat = card.modelType.includes('Chat')
+    this.supportsCompletions = card.modelType.includes('Completions')
+    this.cardChecksum = cardChecksum(card)
+    this.poolKey = parts.state.key
+  }
+
+  /** Still true of a pool that has changed since. */
+  describes({ key, traits }: WorkerPoolState): boolean {
+    return key === this.poolKey && differences(traits, this.#parts.state.traits).length === 0
+  }
+
+  async *generate(request: JsonObject, call: ModelCall, onRouted?: (note: RoutingNote) => void): AsyncGenerator<{ readonly [key: string]: Json | Uint8Array }> {
+    const entry = this.#choose(request)
+    const { loraName } = this.#parts.state
+    const outgoing = loraName === null ? request : withAdapter(request, loraName)
+    const handle: Parameters<typeof callWithValues>[0] = (incoming, response) => entry.generate.handle(incoming, response, onRouted)
+    for await (const output of callWithValues(handle, outgoing, call, this.#parts.clock)) yield output as { readonly [key: string]: Json | Uint8Array }
+  }
+
+  /** By the number of workers, so that namespaces share the load as their sizes are; a worker that is named decides. */
+  #choose(request: JsonObject): ServedEntry {
+    const entries = this.#parts.entries()
+    const named = namedWorker(request)
+    const holder = named === null ? undefined : entries.find(({ pool }) => pool.routed.lookup(named) !== undefined)
+    if (holder !== undefined) return holder
+    let at = this.#parts.random.float() * entries.reduce((sum, { pool }) => sum + pool.workerCount, 0)
+    for (const entry of entries) {
+      at -= entry.pool.workerCount
+      if (at < 0) return entry
+    }
+    const last = entries.at(-1)
+    if (last !== undefined) return last
+    throw new FailureError({ class: 'Unavailable', reason: 'backend.unavailable', message: `no worker of model ${this.name} is alive; start one, or retry shortly` })
+  }
+}
+
+function namedWorker(request: JsonObject): bigint | null {
+  const { routing } = request
+  if (!isObject(routing)) return null
+  const { decode_worker_id: decode, backend_instance_id: backend } = routing as JsonObject
+  const id = decode ?? backend
+  return typeof id === 'bigint' || typeof id === 'number' ? BigInt(id) : null
+}
+
+function withAdapter(request: JsonObject, loraName: string): JsonObject {
+  const routing = isObject(request['routing']) ? (request['routing'] as JsonObject) : {}
+  return { ...request, routing: { lora_name: loraName, ...routing } }
+}

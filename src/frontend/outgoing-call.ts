@@ -1,0 +1,111 @@
+/** Calls a request handler of this process with values, in MessagePack as workers speak it: outputs are decoded once, never re-encoded as JSON. */
+import { FailureError, type Failure } from '../model/failure.ts'
+import type { CancelKind, Clock, IncomingRequest, ResponseWriter } from '../ports.ts'
+import { encodeBody, type WireObject } from '../dynamo/wire/body.ts'
+import { decodeTwoPart } from '../dynamo/wire/frames.ts'
+import { decodeItem, readAnnotated } from '../dynamo/wire/items.ts'
+import { isObject } from '../dynamo/wire/json.ts'
+
+/** Items that may wait for a slow reader before the source is paused. */
+const waitingMax = 64
+
+export interface OutgoingCall {
+  readonly id: string
+  readonly headers: Readonly<Record<string, string>>
+  readonly metadata: Readonly<Record<string, string>>
+  readonly signal: AbortSignal
+}
+
+/**
+ * Yields the maps of the answer in order; ending the iteration early, or the signal, cancels the request.
+ * Errors: throws `FailureError`, also in the middle.
+ */
+export async function* callWithValues(handle: (request: IncomingRequest, response: ResponseWriter) => void, request: WireObject, call: OutgoingCall, clock: Clock): AsyncGenerator<WireObject, void, undefined> {
+  const writer = new ItemQueue()
+  const cancel = (): void => writer.cancel()
+  call.signal.addEventListener('abort', cancel, { once: true })
+  try {
+    if (call.signal.aborted) throw new FailureError(left)
+    const body = encodeBody(request, 'msgpack')
+    handle({ id: call.id, headers: call.headers, metadata: call.metadata, codec: 'msgpack', body, receivedAtMs: clock.nowMs() }, writer)
+    for (;;) {
+      const item = writer.take()
+      if (item === null) {
+        if (writer.isOver) {
+          if (writer.failure !== null) throw new FailureError(writer.failure)
+          return
+        }
+        await writer.more()
+        continue
+      }
+      const { data, failure } = readAnnotated(decodeItem(item, 'msgpack').data ?? {})
+      if (failure !== null) throw new FailureError(failure)
+      if (data !== undefined && isObject(data)) yield data as WireObject
+    }
+  } finally {
+    call.signal.removeEventListener('abort', cancel)
+    writer.cancel()
+  }
+}
+
+const left: Failure = { class: 'Cancelled', reason: 'request.cancelled', message: 'the request was ended' }
+
+/** A response stream that is read item by item. */
+class ItemQueue implements ResponseWriter {
+  onCancel: ((kind: CancelKind) => void) | null = null
+  onDrain: (() => void) | null = null
+  failure: Failure | null = null
+  readonly #waiting: Uint8Array[] = []
+  #wake: (() => void) | null = null
+  #over = false
+
+  get isOver(): boolean {
+    return this.#over
+  }
+
+  begin(): void {}
+
+  writeFrame(frame: Uint8Array): boolean {
+    return this.writeItem(decodeTwoPart(frame).body)
+  }
+
+  writeItem(body: Uint8Array): boolean {
+    if (this.#over) return true
+    this.#waiting.push(body)
+    this.#wake?.()
+    return this.#waiting.length < waitingMax
+  }
+
+  fail(failure: Failure): void {
+    if (this.#over) return
+    this.failure = failure
+    this.end()
+  }
+
+  end(): void {
+    this.#over = true
+    this.#wake?.()
+  }
+
+  abort(): void {
+    this.fail(left)
+  }
+
+  take(): Uint8Array | null {
+    const body = this.#waiting.shift()
+    if (body === undefined) return null
+    if (this.#waiting.length === waitingMax / 2) this.onDrain?.()
+    return body
+  }
+
+  async more(): Promise<void> {
+    await new Promise<void>((resolve) => { this.#wake = resolve })
+    this.#wake = null
+  }
+
+  cancel(): void {
+    if (this.#over) return
+    this.onCancel?.('disconnect')
+    this.abort()
+  }
+}
