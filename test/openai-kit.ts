@@ -85,6 +85,12 @@ export function saying(text: string, finish: Json = 'stop', last: JsonObject = {
   }
 }
 
+/** Fails before the first output. */
+export const failing = (error: Error): Script => () => ({ [Symbol.asyncIterator]: () => ({ next: () => Promise.reject(error) }) })
+
+/** Ends without an output. */
+export const saysNothing: Script = () => ({ [Symbol.asyncIterator]: () => ({ next: () => Promise.resolve({ done: true, value: undefined }) }) })
+
 /** Outputs `text`, then waits until the call is aborted. */
 export function sayingAndWaiting(text: string): Script {
   return async function* (_request, call) {

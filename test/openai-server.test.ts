@@ -3,7 +3,7 @@ import assert from 'node:assert/strict'
 import { request as httpRequest } from 'node:http'
 import { after, test } from 'node:test'
 import { FailureError } from '../src/model/failure.ts'
-import { eosId, eventsOf, FakeCatalog, FakeModel, saying, sayingAndWaiting, startOpenAi, tokensOf, until, type Script, type StartedServer } from './openai-kit.ts'
+import { eosId, eventsOf, failing, FakeCatalog, FakeModel, saying, saysNothing, sayingAndWaiting, startOpenAi, tokensOf, until, type Script, type StartedServer } from './openai-kit.ts'
 import type { OpenAiServerOptions } from '../src/openai/openai-server.ts'
 
 const servers: StartedServer[] = []
@@ -136,7 +136,7 @@ test('log probabilities of tokens in both shapes', async () => {
   assert.deepEqual(body.choices[0].logprobs, {
     content: [{ ...entry('a', -0.5), top_logprobs: [entry('a', -0.5)] }, { ...entry('b', -1), top_logprobs: [entry('b', -1)] }], refusal: null,
   })
-  assert.equal((model.requests[0]?.['output_options'] as { logprobs: number }).logprobs, 1)
+  assert.equal((model.requests[0] as { output_options: { logprobs: number } }).output_options.logprobs, 1)
   const completion = (await (await post('/v1/completions', { model: 'tiny', prompt: 'q', logprobs: 2 })).json()) as typeof body
   assert.deepEqual(completion.choices[0].logprobs, { tokens: ['a', 'b'], token_logprobs: [-0.5, -1], top_logprobs: [{ a: -0.5, b: -2 }, { b: -1 }], text_offset: [0, 1] })
 })
@@ -158,7 +158,7 @@ test('extra fields, annotations and query-only requests', async () => {
   const requestId = chunks[0]?.id.slice('chatcmpl-'.length)
   assert.ok(text.startsWith(`event: request_id\n: "${requestId}"\n\nevent: formatted_prompt\n: "<user>hello<assistant>"\n\nevent: token_ids\n: "[`))
   assert.deepEqual(chunks[0]?.nvext, { worker_id: workerId, completion_token_ids: tokensOf('a') })
-  const { timing, ...last } = chunks[1]?.nvext as { timing: { kv_hit_rate: number; total_time_ms: number } }
+  const { timing, ...last } = (chunks[1] as { nvext: { timing: { kv_hit_rate: number; total_time_ms: number } } }).nvext
   assert.deepEqual(last, { worker_id: workerId, completion_token_ids: tokensOf('b'), prompt_token_ids: tokensOf('<user>hello<assistant>'), detailed_finish_reason: 'length' })
   assert.equal(timing.kv_hit_rate, 0.5)
   assert.ok(timing.total_time_ms >= 0)
@@ -174,7 +174,7 @@ test('extra fields, annotations and query-only requests', async () => {
 
 test('failures before the first output have a status, later ones stand in the stream', async () => {
   const unavailable = new FailureError({ class: 'Unavailable', reason: 'backend.unavailable', message: 'no worker of the target endpoint is known' })
-  const { post, model, log } = await start(async function* () { throw unavailable })
+  const { post, model, log } = await start(failing(unavailable))
   for (const stream of [false, true]) {
     const response = await post(CHAT, chat({ stream }))
     assert.equal(response.status, 503)
@@ -195,20 +195,20 @@ test('failures before the first output have a status, later ones stand in the st
 test('a worker that reports an error or ends without output is no empty answer', async () => {
   const { post, model } = await start(async function* () { yield { token_ids: [], finish_reason: { error: 'boom' } } })
   assert.equal((await post(CHAT, chat())).status, 500)
-  model.script = async function* () {}
+  model.script = saysNothing
   assert.equal((await post(CHAT, chat())).status, 502)
-  model.script = async function* () { throw new Error('unforeseen') }
+  model.script = failing(new Error('unforeseen'))
   assert.equal((await post(CHAT, chat())).status, 500)
 })
 
 test('overload: 529 or what the operator says, with Retry-After, nested or flat', async () => {
-  const full: Script = async function* () { throw new FailureError({ class: 'CapacityExhausted', reason: 'capacity.pool_exhausted', message: 'all workers are busy' }) }
+  const full = failing(new FailureError({ class: 'CapacityExhausted', reason: 'capacity.pool_exhausted', message: 'all workers are busy' }))
   const plain = await (await start(full)).post(CHAT, chat())
   assert.deepEqual([plain.status, plain.headers.get('retry-after') !== null], [529, true])
   const other = await (await start(full, { overloadStatus: 429, dynamoErrors: true })).post(CHAT, chat())
   assert.equal(other.status, 429)
   assert.deepEqual(await other.json(), { message: 'all workers are busy', type: 'Overloaded', code: 429 })
-  const late: Script = async function* () { throw new FailureError({ class: 'DeadlineExceeded', reason: 'router.queue_deadline_exceeded', message: 'waited too long' }) }
+  const late = failing(new FailureError({ class: 'DeadlineExceeded', reason: 'router.queue_deadline_exceeded', message: 'waited too long' }))
   assert.equal((await (await start(late)).post(CHAT, chat())).status, 429)
 })
 

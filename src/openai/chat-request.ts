@@ -11,6 +11,7 @@ import { readMessages, withoutInlineMedia, type Messages } from './messages.ts'
 import {
   maxTokensRange, outputOptions, readGuidedDecoding, readSampling, readStop, readStreamOptions, refuseUnknownParameters, responseSchema,
 } from './parameters.ts'
+import { encodePrompt } from './prompt-encoding.ts'
 import type { HeaderHints } from './request-headers.ts'
 import { readTools } from './tools.ts'
 
@@ -52,7 +53,7 @@ export async function planChat(body: Fields, context: RequestContext): Promise<G
   const startMs = context.nowMs()
   const text = renderPrompt(model, messages, tools.tools, template)
   const renderedMs = context.nowMs()
-  const tokenIds = extension.tokenData ?? Array.from(await model.text.encode(text, { addSpecialTokens: false, signal: context.signal }))
+  const tokenIds = extension.tokenData ?? (await encodePrompt(model, text, 'messages', context.signal))
   context.onPrepared?.(renderedMs - startMs, context.nowMs() - renderedMs)
   checkNotEmpty(tokenIds, 'messages')
   checkContextLength(model, tokenIds.length, 'messages')

@@ -8,6 +8,7 @@ import { checkContextLength, checkNotEmpty, isQueryOnly, preprocessedRequest, ty
 import {
   maxTokensRange, outputOptions, readGuidedDecoding, readSampling, readStop, readStreamOptions, refuseUnknownParameters, responseSchema,
 } from './parameters.ts'
+import { encodePrompt } from './prompt-encoding.ts'
 
 /** Prompts of one request at most; each is a request of its own to the workers. */
 export const promptsMax = 512
@@ -85,5 +86,5 @@ function nonEmpty(text: string, at: string): string {
 const encodeAll = (given: readonly GivenPrompt[], { model, signal }: RequestContext): Promise<Prompt[]> =>
   Promise.all(given.map(async (prompt) => {
     if (typeof prompt !== 'string') return { tokenIds: prompt, text: undefined }
-    return { tokenIds: Array.from(await model.text.encode(prompt, { addSpecialTokens: false, signal })), text: prompt }
+    return { tokenIds: await encodePrompt(model, prompt, 'prompt', signal), text: prompt }
   }))

@@ -136,6 +136,6 @@ export function checkTokenIds(values: readonly Json[], name: string, vocabularyS
   for (let index = 0; index < values.length; index += 1) {
     const value = values[index]
     if (typeof value === 'number' && Number.isInteger(value) && value >= 0 && value < vocabularySize) continue
-    throw invalidField(name, `\`${name}[${index}]\` must be a token id from 0 to ${vocabularySize - 1}, got ${shown(value)}`)
+    throw invalidField(`${name}[${index}]`, `\`${name}[${index}]\` must be a token id from 0 to ${vocabularySize - 1}, got ${shown(value)}`)
   }
 }

@@ -104,7 +104,7 @@ export class FrontendMetrics implements FrontendMeter {
 
   #count(outcome: RequestOutcome, labels: { readonly endpoint: string; readonly model: string; readonly request_type: string }): void {
     const failed = outcome.status === 'error'
-    this.#total.inc({ ...labels, status: outcome.status, error_type: failed ? outcome.errorType : '' })
+    this.#total.inc({ endpoint: labels.endpoint, error_type: failed ? outcome.errorType : '', model: labels.model, request_type: labels.request_type, status: outcome.status })
     if (failed) this.#failures.inc({ class: outcome.class, reason: outcome.reason })
   }
 

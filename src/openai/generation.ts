@@ -88,26 +88,38 @@ export async function* runGeneration(plan: GenerationPlan, options: GenerationOp
   }
 }
 
-/** Values of several iterations, whichever comes first; one waiting value per iteration at most. */
+/** Values of several iterations in the order in which they come; at most one waiting value per iteration. Errors: the first of any. */
 async function* joined<Value>(runs: readonly AsyncGenerator<Value>[]): AsyncGenerator<Value> {
-  type Arrival = { readonly index: number; readonly result: IteratorResult<Value> }
-  const waiting = new Map<number, Promise<Arrival>>()
+  const arrived: { readonly index: number; readonly settle: () => IteratorResult<Value> }[] = []
+  let wake: () => void = () => {}
   const ask = (index: number): void => {
-    const run = runs[index]
-    if (run !== undefined) waiting.set(index, run.next().then((result) => ({ index, result })))
+    const arrive = (settle: () => IteratorResult<Value>): void => {
+      arrived.push({ index, settle })
+      wake()
+    }
+    runs[index]?.next().then(
+      (result) => arrive(() => result),
+      (error: unknown) => arrive(() => {
+        throw error
+      }),
+    )
   }
   for (const index of runs.keys()) ask(index)
-  try {
-    while (waiting.size > 0) {
-      const { index, result } = await Promise.race(waiting.values())
-      waiting.delete(index)
-      if (result.done === true) continue
-      yield result.value
-      ask(index)
+  for (let open = runs.length; open > 0;) {
+    const next = arrived.shift()
+    if (next === undefined) {
+      await new Promise<void>((resolve) => {
+        wake = resolve
+      })
+      continue
     }
-  } finally {
-    // Those that fail after the first failure are told nobody.
-    for (const promise of waiting.values()) promise.catch(() => {})
+    const result = next.settle()
+    if (result.done === true) {
+      open -= 1
+      continue
+    }
+    yield result.value
+    ask(next.index)
   }
 }
 

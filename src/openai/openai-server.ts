@@ -3,6 +3,7 @@
  *
  * Holds no state but its open requests; everything it knows of models comes from the catalog.
  */
+import type { IncomingMessage, ServerResponse } from 'node:http'
 import { isIPv6, type AddressInfo, type Socket } from 'node:net'
 import { fastify, type FastifyError, type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
 import { stringifyJson } from '../dynamo/wire/json.ts'
@@ -58,6 +59,8 @@ export interface OpenAiServerOptions {
   readonly connectionsMax?: number
   /** A client that takes nothing for so long is cut; default 2 minutes. */
   readonly stallMs?: number
+  /** Routes of others on the same port; asked for paths that are none of the API's. */
+  readonly otherRoutes?: { handles(path: string): boolean; take(request: IncomingMessage, response: ServerResponse): void }
 }
 
 export interface OpenAiServer {
@@ -162,6 +165,11 @@ class Server implements OpenAiServer {
       if (this.#closing) reply.header('connection', 'close')
       // A connection whose last answer has ended does not hold up the end.
       reply.raw.once('close', () => setImmediate(() => this.#closing && this.#app.server.closeIdleConnections()))
+      const path = request.url.split('?')[0] ?? ''
+      if (this.#options.otherRoutes?.handles(path) === true && !this.#methods.has(path)) {
+        reply.hijack()
+        this.#options.otherRoutes.take(request.raw, reply.raw)
+      }
       done()
     })
     app.setErrorHandler((error, request, reply) => this.#fail(error as FastifyError, request, reply))

@@ -174,18 +174,23 @@ export function outputOptions(body: Fields, logprobs: number | undefined, prompt
 
 /** `guided_decoding` as the worker is sent it: only what is set; null when the answer is free. Errors: more than one grammar. */
 export function readGuidedDecoding(body: Fields, derivedSchema: Json | undefined): JsonObject | null {
-  const guided: Record<string, Json> = {}
-  const schema = derivedSchema ?? body.get('guided_json')
-  if (schema !== undefined) guided['json'] = schema
   const choices = body.texts('guided_choice')
-  const set: readonly (readonly [string, Json | undefined])[] = [
-    ['regex', body.text('guided_regex')], ['choice', choices], ['grammar', body.text('guided_grammar')], ['structural_tag', body.get('structural_tag')],
-  ]
-  for (const [name, value] of set) if (value !== undefined) guided[name] = value
-  const grammars = Object.keys(guided)
-  if (grammars.length > 1) throw invalidField(`guided_${grammars[1]}`, `the answer can follow one grammar only, got ${grammars.join(' and ')}; keep one of them`)
-  if (grammars.length === 0) return null
   if (choices !== undefined && choices.length === 0) throw invalidField('guided_choice', '`guided_choice` must offer at least one choice, got an empty list')
+  const sources: readonly (readonly [string, string, Json | undefined])[] = [
+    // A schema that follows from the tools or the format of the answer is stronger than a free one.
+    ['guided_json', 'json', derivedSchema ?? body.get('guided_json')],
+    ['guided_regex', 'regex', body.text('guided_regex')],
+    ['guided_choice', 'choice', choices],
+    ['guided_grammar', 'grammar', body.text('guided_grammar')],
+    ['structural_tag', 'structural_tag', body.get('structural_tag')],
+  ]
+  const set = sources.filter(([, , value]) => value !== undefined)
+  if (set.length > 1) {
+    const names = set.map(([field, key]) => (key === 'json' && derivedSchema !== undefined ? '`tool_choice` or `response_format`' : `\`${field}\``))
+    throw invalidField(set[1]?.[0] ?? '', `the answer can follow one grammar only, got ${names.join(' and ')}; keep one of them`)
+  }
+  if (set.length === 0) return null
+  const guided: Record<string, Json> = Object.fromEntries(set.map(([, key, value]) => [key, value ?? null]))
   const backend = body.text('guided_decoding_backend')
   if (backend !== undefined) guided['backend'] = backend
   const whitespace = body.text('guided_whitespace_pattern')
