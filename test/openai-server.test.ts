@@ -158,7 +158,7 @@ test('extra fields, annotations and query-only requests', async () => {
   const requestId = chunks[0]?.id.slice('chatcmpl-'.length)
   assert.ok(text.startsWith(`event: request_id\n: "${requestId}"\n\nevent: formatted_prompt\n: "<user>hello<assistant>"\n\nevent: token_ids\n: "[`))
   assert.deepEqual(chunks[0]?.nvext, { worker_id: workerId, completion_token_ids: tokensOf('a') })
-  const { timing, ...last } = (chunks[1] as { nvext: { timing: { kv_hit_rate: number; total_time_ms: number } } }).nvext
+  const { timing, ...last } = (chunks[1] as unknown as { nvext: { timing: { kv_hit_rate: number; total_time_ms: number } } }).nvext
   assert.deepEqual(last, { worker_id: workerId, completion_token_ids: tokensOf('b'), prompt_token_ids: tokensOf('<user>hello<assistant>'), detailed_finish_reason: 'length' })
   assert.equal(timing.kv_hit_rate, 0.5)
   assert.ok(timing.total_time_ms >= 0)
