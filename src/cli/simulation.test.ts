@@ -45,8 +45,30 @@ function run(args: readonly string[], env: NodeJS.ProcessEnv = {}): Running {
   return { child, text: () => output.text, errors: () => output.errors, seen, ended }
 }
 
-test('start: ready line, health, the printed request works and warms, Ctrl-C ends with 0', async () => {
+test('start: prefill, decode and API in one process, the printed curl works and warms', async () => {
   const started = run(['start', '--http-port', '0', '--speedup', '20'])
+  const [, url] = await started.seen(/ready: (http:\/\/127\.0\.0\.1:\d+)\n/)
+  await started.seen(/Stop: Ctrl-C/)
+  const [, address, body] = /curl (\S+\/v1\/chat\/completions) -H '[^']+' -d '(.+)'/.exec(started.text()) ?? []
+  assert.ok(address !== undefined && body !== undefined)
+  const ask = async () => {
+    const response = await fetch(address, { method: 'POST', headers: { 'content-type': 'application/json' }, body })
+    assert.equal(response.status, 200)
+    assert.equal(response.headers.get('x-warmpath-prefill'), 'remote')
+    return await response.json() as { choices: { message: { content: string } }[]; usage: { prompt_tokens_details: { cached_tokens: number } } }
+  }
+  const cold = await ask()
+  assert.match(cold.choices[0]?.message.content ?? '', /^( [a-z]+){24}$/)
+  assert.equal(cold.usage.prompt_tokens_details.cached_tokens, 0)
+  const deadline = Date.now() + 10_000
+  for (let warm = cold; warm.usage.prompt_tokens_details.cached_tokens === 0; warm = await ask()) assert.ok(Date.now() < deadline, 'the second answer comes from the cache')
+  assert.match(await (await fetch(`${url}/`)).text(), /POST \/generate/)
+  started.child.kill('SIGINT')
+  assert.equal(await started.ended, 0)
+})
+
+test('start --aggregated: ready line, health, the printed request works and warms, Ctrl-C ends with 0', async () => {
+  const started = run(['start', '--aggregated', '--workers', '3', '--http-port', '0', '--speedup', '20'])
   const [, url] = await started.seen(/ready: (http:\/\/127\.0\.0\.1:\d+)\n/)
   await started.seen(/Stop: Ctrl-C/)
   assert.equal((await fetch(`${url}/health`)).status, 200)
@@ -76,7 +98,7 @@ test('start: ready line, health, the printed request works and warms, Ctrl-C end
 })
 
 test('start: stops within its time although a stream is open', async () => {
-  const started = run(['start', '--http-port', '0', '--workers', '1'])
+  const started = run(['start', '--aggregated', '--http-port', '0', '--workers', '1'])
   const [, url] = await started.seen(/ready: (\S+)\n/)
   const response = await fetch(`${url}/generate`, { method: 'POST', body: '{"token_ids":[1],"stop_conditions":{"max_tokens":100000}}' })
   const text = response.text().catch(() => 'cut')

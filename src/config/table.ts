@@ -28,6 +28,6 @@ export type WorkerValues = CommandValues<'worker'>
 export const commandSummaries: Readonly<Record<CommandName, string>> = {
   router: 'Routes requests of a Dynamo deployment to the worker whose cache is warm.',
   frontend: 'Serves the models of a Dynamo deployment over an OpenAI-compatible HTTP API, in one stage or two.',
-  start: 'Starts simulated workers and a router in one process, to try it out.',
+  start: 'Starts simulated prefill and decode workers, router and HTTP API in one process, to try it out.',
   worker: 'Starts a simulated worker as a Dynamo worker of its own.',
 }

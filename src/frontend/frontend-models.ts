@@ -112,6 +112,13 @@ export class FrontendModels implements ModelCatalog {
     return true
   }
 
+  /** An entry of a served model that can take requests; null name: of the model that was ready first. */
+  entry(name: string | null): ServedEntry | null {
+    const [first] = this.#listed
+    const model = name === null ? first : (this.#models.get(name) ?? this.#byAlias(name) ?? first)
+    return [...(model?.entries.values() ?? [])].find(({ pool }) => pool.isUsable) ?? null
+  }
+
   /** Requests whose answer has not ended. */
   get activeCount(): number {
     return this.#pipelines().reduce((sum, generate) => sum + generate.activeCount, 0)

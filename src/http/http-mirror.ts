@@ -15,15 +15,18 @@ import { decodeBody, encodeBody, invalidBody } from './lossless-body.ts'
 import type { HttpCall, HttpService } from './service.ts'
 import { withIntegerIds, withStringIds } from './worker-id-form.ts'
 
-export interface HttpMirrorOptions {
-  /** Default 127.0.0.1: nobody else can reach it unless told otherwise. */
-  readonly host?: string
-  /** 0 = any free port. */
-  readonly port: number
+export interface HttpRoutesOptions {
   readonly service: HttpService
   readonly log: Log
   /** Default 32 MiB. */
   readonly bodyLimitBytes?: number
+}
+
+export interface HttpMirrorOptions extends HttpRoutesOptions {
+  /** Default 127.0.0.1: nobody else can reach it unless told otherwise. */
+  readonly host?: string
+  /** 0 = any free port. */
+  readonly port: number
 }
 
 export interface HttpMirror {
@@ -65,16 +68,13 @@ class Mirror implements HttpMirror {
   readonly host: string
   readonly #options: HttpMirrorOptions
   readonly #server: Server
-  readonly #routes: ReadonlyMap<string, Route>
-  readonly #open = new Set<AbortController>()
+  readonly #routes: Routes
 
   constructor(options: HttpMirrorOptions) {
     this.host = options.host ?? '127.0.0.1'
     this.#options = options
-    this.#routes = new Map(this.#routeList())
-    this.#server = createServer({ requestTimeout: 60_000, headersTimeout: 20_000, keepAliveTimeout: 5_000 }, (request, response) => {
-      void this.#take(request, response)
-    })
+    this.#routes = new Routes(options)
+    this.#server = createServer({ requestTimeout: 60_000, headersTimeout: 20_000, keepAliveTimeout: 5_000 }, (request, response) => this.#routes.take(request, response))
     this.#server.maxConnections = connectionsMax
   }
 
@@ -87,7 +87,7 @@ class Mirror implements HttpMirror {
   }
 
   get inflight(): number {
-    return this.#open.size
+    return this.#routes.inflight
   }
 
   listen(): Promise<void> {
@@ -104,7 +104,7 @@ class Mirror implements HttpMirror {
   close(graceMs: number): Promise<void> {
     return new Promise((resolve) => {
       const cut = setTimeout(() => {
-        for (const controller of this.#open) controller.abort()
+        this.#routes.abortAll()
         this.#server.closeAllConnections()
       }, graceMs)
       this.#server.close(() => {
@@ -113,6 +113,46 @@ class Mirror implements HttpMirror {
       })
       this.#server.closeIdleConnections()
     })
+  }
+}
+
+/** The routes without a listener, for a server that has others too. */
+export interface HttpRoutes {
+  /** Requests whose answer has not ended. */
+  readonly inflight: number
+  /** Whether this path is one of the routes. */
+  handles(path: string): boolean
+  take(request: IncomingMessage, response: ServerResponse): void
+  /** Ends open requests. */
+  abortAll(): void
+}
+
+export const createHttpRoutes = (options: HttpRoutesOptions): HttpRoutes => new Routes(options)
+
+class Routes implements HttpRoutes {
+  readonly #options: HttpRoutesOptions
+  readonly #routes: ReadonlyMap<string, Route>
+  readonly #open = new Set<AbortController>()
+
+  constructor(options: HttpRoutesOptions) {
+    this.#options = options
+    this.#routes = new Map(this.#routeList())
+  }
+
+  get inflight(): number {
+    return this.#open.size
+  }
+
+  handles(path: string): boolean {
+    return this.#routes.has(path)
+  }
+
+  take(request: IncomingMessage, response: ServerResponse): void {
+    void this.#take(request, response)
+  }
+
+  abortAll(): void {
+    for (const controller of this.#open) controller.abort()
   }
 
   async #take(request: IncomingMessage, response: ServerResponse): Promise<void> {

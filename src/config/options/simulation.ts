@@ -53,7 +53,7 @@ export const startOptions = {
   config: configFileOption,
   httpPort: integerOption(8080, {
     ...own, name: 'http-port', env: ['WARMPATH_HTTP_PORT'], minimum: 0, maximum: 65535, section: serving,
-    help: 'HTTP port; 0 takes a free one. When it is busy and was not asked for, a free one is taken.',
+    help: 'Port of the OpenAI-compatible API and of /generate; 0 takes a free one. When it is busy and was not asked for, a free one is taken.',
   }),
   httpHost: textOption('127.0.0.1', {
     ...own, name: 'http-host', env: ['WARMPATH_HTTP_HOST'], section: serving,
@@ -63,7 +63,18 @@ export const startOptions = {
     ...own, name: 'table', env: ['WARMPATH_TABLE'], section: serving,
     help: 'Show a live table of the workers when standard output is a terminal.',
   }),
-  workers: integerOption(3, { ...named('workers'), minimum: 1, maximum: 1000, section: engine, help: 'Simulated workers in the process.' }),
+  aggregated: booleanOption(false, {
+    ...own, name: 'aggregated', env: ['WARMPATH_AGGREGATED'], section: serving,
+    help: 'Workers that do both, without a prefill stage.',
+  }),
+  workers: integerOption(2, {
+    ...named('workers'), minimum: 1, maximum: 1000, section: engine,
+    help: 'Simulated workers that answer: decode workers, with --aggregated whole ones.',
+  }),
+  prefillWorkers: integerOption(2, {
+    ...named('prefill-workers'), minimum: 1, maximum: 1000, section: engine,
+    help: 'Simulated workers that compute prompts; none with --aggregated.',
+  }),
 }
 
 export const workerOptions = {
