@@ -249,6 +249,8 @@ export class FrontendModels implements ModelCatalog {
       generate: new RoutedGenerate({
         pool: pool.routed, client, clock, random, log, observer, options,
         // One without workers is asked too where a decode worker could do nothing alone: it then refuses by name.
+        needsBootstrap: () => entry.needsBootstrap,
+        onHandOver: (kind) => { if (kind === 'bootstrap' && !entry.needsBootstrap) this.#parts.directory.noteBootstrap(state.model, state.namespace) },
         prefillPool: () => (entry.prefill !== null && (entry.prefill.isUsable || entry.needsBootstrap) ? entry.prefill.routed : null),
       }),
     }

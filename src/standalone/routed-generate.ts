@@ -34,6 +34,10 @@ export interface RoutedGenerateParts {
   readonly pool: RoutedPool
   /** Workers that compute prompts first; null while there are none. */
   prefillPool(): RoutedPool | null
+  /** True when decode workers are known to take hand-overs by bootstrap and cannot compute a prompt; left out: cards tell. */
+  needsBootstrap?(): boolean
+  /** A prefill worker handed over in this form. */
+  onHandOver?(kind: 'params' | 'bootstrap'): void
   readonly client: RequestPlaneClient
   readonly clock: Clock
   readonly random: Random

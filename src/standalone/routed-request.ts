@@ -170,7 +170,7 @@ export class RoutedRequest {
       this.#again(failure)
       return
     }
-    const decodeOnlyPossible = !isBootstrapPool(pool)
+    const decodeOnlyPossible = !isBootstrapPool(pool) && this.#parts.needsBootstrap?.() !== true
     const step = afterPrefillFailure({ policy: options.onPrefillError, failure, handedOver, retriesLeft: options.retryLimit - this.#retries, decodeOnlyPossible, pinned })
     if (step === 'retry' && this.#othersLeft(pool)) {
       this.#retries += 1
@@ -195,6 +195,7 @@ export class RoutedRequest {
     // The leg is not stored yet when the hand-over is made at once.
     this.#prefill ??= leg
     this.#prefillNote = 'remote'
+    this.#parts.onHandOver?.(payload.kind)
     this.prefillCachedTokens = cachedTokens
     if (this.#releasing) this.#fetchAndDrop(leg, payload)
     else this.#decode(null, { leg, payload })
