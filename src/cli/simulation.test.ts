@@ -107,6 +107,22 @@ test('start: stops within its time although a stream is open', async () => {
   await text
 })
 
+test('frontend: listens before there are models, says on which interfaces, and drains with 0 on SIGTERM', async () => {
+  const folder = await mkdtemp(join(tmpdir(), 'warmpath-frontend-'))
+  try {
+    const frontend = run(['frontend', '--http-port', '0'], { DYN_DISCOVERY_BACKEND: 'file', DYN_FILE_KV: folder, DYN_EVENT_PLANE_HOST: '127.0.0.1', DYN_TCP_RESPONSE_STREAM_HOST: '127.0.0.1' })
+    await frontend.seen(/listens on every interface of this machine \(0\.0\.0\.0\)/)
+    const [, port] = await frontend.seen(/HTTP API: http:\/\/0\.0\.0\.0:(\d+)/)
+    const url = `http://127.0.0.1:${port}`
+    assert.deepEqual((await (await fetch(`${url}/v1/models`)).json() as { data: unknown[] }).data, [])
+    assert.equal((await fetch(`${url}/ready`)).status, 503)
+    frontend.child.kill('SIGTERM')
+    assert.equal(await frontend.ended, 0)
+  } finally {
+    await rm(folder, { recursive: true, force: true })
+  }
+})
+
 test('start: a busy port that was asked for is an error', async () => {
   const busy = createServer().listen(0, '127.0.0.1')
   await once(busy, 'listening')
