@@ -19,6 +19,8 @@ export interface LoadTextModelOptions {
   readonly textLengthMax?: number
   /** Most texts at work at once. Default 1024. */
   readonly encodesMax?: number
+  /** Texts from this length on are tokenized in pieces that are remembered. Default 2048. */
+  readonly segmentTextLengthMin?: number
 }
 
 const TEXT_LENGTH_MAX = 16 * 1024 * 1024
@@ -56,6 +58,9 @@ export async function loadTextModel(source: ModelFileSource | string, options: L
     contextLength: contextLengthOf(config, tokenizerConfig),
     textLengthMax: options.textLengthMax ?? TEXT_LENGTH_MAX,
     encodesMax: options.encodesMax ?? ENCODES_MAX,
+    segments: file.segmentsAreIndependent
+      ? new SegmentCache(encoder, file.addedTokens, options.segmentTextLengthMin === undefined ? {} : { textLengthMin: options.segmentTextLengthMin })
+      : null,
   })
 }
 
@@ -92,6 +97,7 @@ interface LoadedParts {
   readonly contextLength: number | null
   readonly textLengthMax: number
   readonly encodesMax: number
+  readonly segments: SegmentCache | null
 }
 
 class LoadedTextModel implements TextModel {
@@ -108,7 +114,7 @@ class LoadedTextModel implements TextModel {
 
   constructor(parts: LoadedParts) {
     this.#parts = parts
-    this.#segments = parts.file.segmentsAreIndependent ? new SegmentCache(parts.encoder, parts.file.addedTokens) : null
+    this.#segments = parts.segments
     this.eosTokenIds = parts.eosTokenIds
     this.contextLength = parts.contextLength
     this.vocabularySize = parts.file.tokens.length
