@@ -21,6 +21,8 @@ export const stringifyLossless = (value: unknown): string =>
 export interface Managed {
   readonly label: string
   readonly child: ChildProcess
+  /** Its process group, once it has one. */
+  group(): number | undefined
   readonly exited: Promise<number | null>
   log(): string
 }
@@ -59,15 +61,24 @@ export class Deployment {
     }
   }
 
-  spawn(label: string, command: string, args: readonly (string | number)[], env: NodeJS.ProcessEnv = {}): Managed {
+  /**
+   * Starts a process in a group of its own. `sharedSession`: the group stays in our session, for processes that poll without pause
+   * and would starve each other when the kernel shares time by session.
+   */
+  spawn(label: string, command: string, args: readonly (string | number)[], env: NodeJS.ProcessEnv = {}, sharedSession = false): Managed {
     const path = join(this.folder, `${label}.log`)
-    const child = spawn(command, args.map(String), { env: { ...this.env, ...env }, stdio: ['ignore', 'pipe', 'pipe'], detached: true })
+    const options = { env: { ...this.env, ...env }, stdio: ['ignore', 'pipe', 'pipe'] as ['ignore', 'pipe', 'pipe'] }
+    const groupFile = join(this.folder, `${label}.group`)
+    const child = sharedSession
+      ? spawn('bash', ['-c', 'set -m; file=$1; shift; "$@" & echo $! > "$file"; wait $!', 'bash', groupFile, command, ...args.map(String)], options)
+      : spawn(command, args.map(String), { ...options, detached: true })
     const file = createWriteStream(path)
     child.stdout?.pipe(file, { end: false })
     child.stderr?.pipe(file, { end: false })
     const exited = new Promise<number | null>((resolve) => child.once('exit', (code) => resolve(code)))
     child.once('error', (error) => file.write(`${error.message}\n`))
-    const managed: Managed = { label, child, exited, log: () => (existsSync(path) ? readFileSync(path, 'utf8') : '') }
+    const group = (): number | undefined => (!sharedSession ? child.pid : existsSync(groupFile) ? Number(readFileSync(groupFile, 'utf8')) : undefined)
+    const managed: Managed = { label, child, group, exited, log: () => (existsSync(path) ? readFileSync(path, 'utf8') : '') }
     this.#processes.push(managed)
     return managed
   }
@@ -147,9 +158,10 @@ export class Deployment {
   }
 
   signal(managed: Managed, signal: NodeJS.Signals): void {
-    if (managed.child.pid === undefined) return
+    const group = managed.group()
+    if (group === undefined) return
     try {
-      process.kill(-managed.child.pid, signal)
+      process.kill(-group, signal)
     } catch {
       // Already gone.
     }

@@ -7,7 +7,9 @@ import { endpointScenarios } from './endpoints.ts'
 import { equalityScenarios } from './equality.ts'
 import { etcdScenarios } from './etcd.ts'
 import { failureScenarios } from './failures.ts'
+import { frontendScenarios } from './frontend.ts'
+import { vllmScenarios } from './vllm.ts'
 
 export const scenarios: readonly Scenario[] = [
-  ...endpointScenarios, ...failureScenarios, ...equalityScenarios, ...chainScenarios, ...disaggScenarios, ...etcdScenarios, ...churnScenarios,
+  ...endpointScenarios, ...failureScenarios, ...equalityScenarios, ...chainScenarios, ...disaggScenarios, ...frontendScenarios, ...etcdScenarios, ...churnScenarios, ...vllmScenarios,
 ]
