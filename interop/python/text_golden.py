@@ -996,6 +996,85 @@ def probe_cases(env):
     return cases
 
 
+# Random templates: whatever Python makes of them, the renderer makes too. Only what no template means is left out:
+# slices of numbers, which Python's compiler folds where they are constant.
+ATOMS = ["s", "e", "n", "z", "neg", "f", "one", "t", "no", "l", "ls", "d", "el", "ed", "msgs", "nl", "emoji", "q", "nested", "missing", "'a'", "'user'", "1", "2.0", "true", "none",
+         "[1, 'x']", "{'k': n}", "(1, 2)", "msgs[0]", "d.a", "'  x '", "'a,b'"]
+RANDOM_FILTERS = ("tojson trim upper lower capitalize title string length list first last join join(',') sort reverse|list unique|list map('string')|list map(attribute='role')|list int float abs "
+                  "round default('d') default('d',true) indent sum min max replace('a','b') tojson(indent=2) select|list reject|list selectattr('role')|list center(9) wordcount truncate(5) dictsort "
+                  "items|list batch(2)|list groupby('n') round(1) sort(reverse=true) map('length')|list select('string')|list").split(" ")
+RANDOM_TESTS = "defined none string number mapping sequence iterable boolean odd even integer float true undefined in(l) eq(1) divisibleby(2) lower upper".split(" ")
+RANDOM_TAILS = ("[0] [-1] ['a'] .a .role ['k'] [n] [5] .upper() .strip() .split() .split(',') .items()|list .keys()|list .get('a') .get('b',1) .title() .startswith('a') .replace('a','') .find('b') "
+                ".capitalize() .isdigit() .splitlines() .lstrip('a') .rsplit(None,1) .isalpha() .isupper() .join(ls) .values()|list .zfill(5) .center(8)").split(" ")
+
+
+def random_expression(rng, depth):
+    if depth <= 0 or rng.random() < 0.15:
+        return rng.choice(ATOMS)
+
+    def part():
+        return random_expression(rng, depth - 1)
+
+    kind = rng.randrange(16)
+    if kind == 0:
+        return f"{part()} {rng.choice(['+', '-', '*', '//', '~', '~', '~', '+'])} {part()}"
+    if kind == 1:
+        return f"({part()}) {rng.choice(['==', '!=', '<', '>', 'in', 'not in', '>='])} ({part()})"
+    if kind == 2:
+        return f"{part()} {rng.choice(['and', 'or'])} {part()}"
+    if kind == 3:
+        return f"(not {part()})"
+    if kind == 4:
+        return f"({part()} if {part()} else {part()})"
+    if kind in (5, 6, 7):
+        return f"{part()} | {rng.choice(RANDOM_FILTERS)}"
+    if kind == 8:
+        return f"({part()} is {rng.choice(['', 'not '])}{rng.choice(RANDOM_TESTS)})"
+    if kind in (9, 10, 11):
+        return f"({part()}){rng.choice(RANDOM_TAILS)}"
+    if kind == 12:
+        return f"[{part()}, {part()}]"
+    if kind == 13:
+        return f"({part()})"
+    return f"({{'a': {part()}}})" if kind == 14 else f"(-{part()})"
+
+
+def random_statement(rng, depth):
+    kind = rng.randrange(9)
+    if depth <= 0 or kind < 4:
+        return "{{%s %s %s}}" % (rng.choice(["", "-", ""]), random_expression(rng, 3), rng.choice(["", "-", ""]))
+
+    def inner():
+        return random_statement(rng, depth - 1)
+
+    def value(level=2):
+        return random_expression(rng, level)
+
+    if kind == 4:
+        opening = "%s{%%%s if %s %%}" % (rng.choice(["", " ", "\n  "]), rng.choice(["", "-", "+"]), value())
+        return opening + rng.choice(["", "\n"]) + inner() + "{% else %}" + inner() + "{% endif " + rng.choice(["", "-"]) + "%}\n"
+    if kind == 5:
+        return "{%% for x in %s %%}%s{{ loop.index }}%s{%% set n = loop.index0 %%}%s{%% endfor %%}" % (value(), rng.choice(["", "\n "]), inner(), inner())
+    if kind == 6:
+        return "{%% set %s = %s %%}%s" % (rng.choice(["n", "s", "zz", "l"]), value(), inner())
+    if kind == 7:
+        return "{%% set s %%}%s{%% endset %%}[{{ s }}]" % inner()
+    return "{%% macro mm(a, b=%s) %%}%s{{ a }}{{ b }}{%% endmacro %%}{{ mm(%s) }}" % (value(1), inner(), value(1))
+
+
+def random_cases(env, count):
+    rng = random.Random(20260307)
+    cases = []
+    while len(cases) < count:
+        source = "{{ " + random_expression(rng, 4) + " }}" if rng.random() < 0.5 else random_statement(rng, 3)
+        result = outcome(lambda: env.from_string(source).render(**json.loads(json.dumps(V))))
+        # Failures are most of what chance makes; one in six is enough. Addresses of objects are not golden.
+        if " at 0x" in result.get("output", "") or len(result.get("output", "")) > 400 or "syntax_error" in result or ("output" not in result and rng.random() < 0.85):
+            continue
+        cases.append({"source": source, **result})
+    return cases
+
+
 def main_templates():
     import jinja2
     import transformers
@@ -1013,6 +1092,7 @@ def main_templates():
         "continuations": continuations(),
     })
     write("template-probes.json", {"header": head, "now": NOW.isoformat(), "variables": V, "cases": probe_cases(env)})
+    write("template-random.json", {"header": head, "now": NOW.isoformat(), "variables": V, "cases": random_cases(env, 1500)})
 
 
 # ---- Tokenizers -------------------------------------------------------------------------------------------------------------

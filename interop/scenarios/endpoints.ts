@@ -115,6 +115,33 @@ async function relaysErrors(deployment: Deployment): Promise<void> {
   assert.deepEqual((relayed.outputs[0] as OutputMap).finish_reason, { error: 'scripted engine error in finish' })
 }
 
+/** Exceptions of each class; the caller must see through the router what it sees from the worker itself. */
+const exceptions = [
+  'RuntimeError', 'KeyError', 'ValueError', 'TypeError', 'TimeoutError', 'ConnectionError', 'Cancelled', 'CannotConnect', 'ConnectionTimeout', 'Disconnected',
+  'EngineShutdown', 'InvalidArgument', 'StreamIncomplete', 'Unknown', 'WorkerUnavailable',
+]
+
+async function keepsErrorClasses(deployment: Deployment): Promise<void> {
+  const worker = await deployment.worker('typed', ['--fail', 'typed'])
+  await deployment.router(target)
+  const driver = await deployment.driver()
+  await ready(driver, worker.id)
+  const classes = new Set<string>()
+  for (const name of exceptions) {
+    const request = generateRequest(prompt, { extra_args: { raise: name } })
+    const direct = await driver.call('dynamo.backend.generate', request, { instance: worker.id })
+    const routed = await driver.call(routerEndpoint.generate, request)
+    const classOf = (result: typeof direct): string => (result.error?.message ?? 'none').split(':')[0] as string
+    assert.equal(routed.outputCount, 1, name)
+    assert.match(routed.error?.message ?? '', new RegExp(`${name} on purpose`), name)
+    // A worker that says it is unavailable is told as such, but in words that do not make the caller set the router aside.
+    const expected = { WorkerUnavailable: 'CannotConnect' }[classOf(direct)] ?? classOf(direct)
+    assert.ok([classOf(direct), expected].includes(classOf(routed)), `${name}: ${direct.error?.message} through the router: ${routed.error?.message}`)
+    classes.add(classOf(routed))
+  }
+  assert.ok(classes.size >= 5, [...classes].join(', '))
+}
+
 /** Waits until the router can choose the worker. */
 export async function ready(driver: Driver, id: bigint): Promise<void> {
   await until(`the router knows worker ${id}`, async () => {
@@ -154,5 +181,6 @@ export const endpointScenarios: readonly Scenario[] = [
   { name: 'endpoints-identity', run: keepsIdentity },
   { name: 'endpoints-cancel', run: cancels },
   { name: 'endpoints-errors', run: relaysErrors },
+  { name: 'endpoints-error-classes', run: keepsErrorClasses },
   { name: 'endpoints-bad-input', run: refusesBadInput },
 ]

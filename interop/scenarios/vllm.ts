@@ -41,6 +41,11 @@ async function chat(port: number, content: string): Promise<ChatAnswer> {
   }
 }
 
+const promptCount = 5
+
+/** Random weights also give bytes that are no UTF-8: how many replacement characters stand for a broken run is not compared. */
+const readable = (text: string): string => text.replace(/\uFFFD+/g, '\uFFFD')
+
 async function disaggregated(deployment: Deployment): Promise<void> {
   const venv = process.env['WARMPATH_VLLM_VENV']
   assert.ok(venv !== undefined, 'set WARMPATH_VLLM_VENV to an environment with vLLM, NIXL and Dynamo')
@@ -66,20 +71,20 @@ async function disaggregated(deployment: Deployment): Promise<void> {
     }, 120_000)
   }
   let distinct = 0
-  for (let index = 0; index < 8; index += 1) {
+  for (let index = 0; index < promptCount; index += 1) {
     const content = `prompt ${index}: ${'the router sends each request to the worker whose cache holds its prefix '.repeat(2 + index)}`
     const mine = await chat(ours, content)
     assert.equal(mine.status, 200, mine.text)
     assert.equal(mine.prefill, 'remote')
     const real = await chat(theirs, content)
-    assert.equal(mine.text, real.text, `prompt ${index}`)
+    assert.equal(readable(mine.text), readable(real.text), `prompt ${index}`)
     if (new Set(mine.tokens).size >= 8) distinct += 1
     const again = await chat(ours, content)
     assert.equal(again.text, mine.text)
     assert.ok(again.cached > 0, `the second time ${again.cached} tokens are cached`)
   }
-  assert.ok(distinct >= 6, `only ${distinct} of 8 answers hold 8 distinct tokens`)
-  process.stdout.write(`     8 prompts: same text as the real frontend, ${distinct} with at least 8 distinct tokens\n`)
+  assert.ok(distinct >= promptCount - 1, `only ${distinct} of ${promptCount} answers hold 8 distinct tokens`)
+  process.stdout.write(`     ${promptCount} prompts: same text as the real frontend, ${distinct} with at least 8 distinct tokens\n`)
   deployment.signal(prefill, 'SIGKILL')
   for (let round = 0; round < 5; round += 1) {
     const answer = await chat(ours, `after the prefill worker died, ${round}`)

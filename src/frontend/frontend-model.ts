@@ -5,7 +5,7 @@ import { isObject } from '../dynamo/wire/json.ts'
 import type { ModelCall, RoutingNote, ServedModel } from '../openai/catalog.ts'
 import type { TextModel } from '../text/text-model.ts'
 import { cardChecksum } from './card-checksum.ts'
-import { callWithValues } from './outgoing-call.ts'
+import { callInProcess } from '../standalone/in-process-call.ts'
 import type { ServedEntry } from './served-entry.ts'
 import { differences, type WorkerPoolState } from './worker-pools.ts'
 
@@ -55,8 +55,8 @@ export class FrontendModel implements ServedModel {
     const entry = this.#choose(request)
     const { loraName } = this.#parts.state
     const outgoing = loraName === null ? request : withAdapter(request, loraName)
-    const handle: Parameters<typeof callWithValues>[0] = (incoming, response) => entry.generate.handle(incoming, response, onRouted)
-    for await (const output of callWithValues(handle, outgoing, call, this.#parts.clock)) yield output as { readonly [key: string]: Json | Uint8Array }
+    const handle: Parameters<typeof callInProcess>[0] = (incoming, response) => entry.generate.handle(incoming, response, onRouted)
+    for await (const output of callInProcess(handle, outgoing, call, this.#parts.clock, 'msgpack')) yield output as { readonly [key: string]: Json | Uint8Array }
   }
 
   /** By the number of workers, so that namespaces share the load as their sizes are; a worker that is named decides. */

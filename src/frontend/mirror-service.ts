@@ -24,7 +24,7 @@ export function mirrorService(models: FrontendModels, clock: Clock): HttpService
     return bestWorker(routed.router, queryOf(request as never), id, routed.setAsideIds())
   }
   return {
-    generate: (request, call) => callInProcess((incoming, response) => entryOf(request).generate.handle(incoming, response), request, call, clock),
+    generate: (request, call) => callInProcess((incoming, response) => entryOf(request).generate.handle(incoming, response), request, call, clock, 'json') as AsyncIterable<Json>,
     bestWorkerId: async (request, call) => chosen(best(request, call.id)).workerId,
     overlapScores: async (request) => {
       const query = queryOf(request as never)

@@ -1,21 +1,71 @@
-/** Calls a request handler of this process as if over the request plane: for the HTTP mirror. */
+/**
+ * Calls a request handler of this process as if over the request plane: for the HTTP surfaces. In MessagePack, as workers speak it,
+ * outputs are decoded once; in JSON, what JSON cannot hold is turned into what it can.
+ */
 import { FailureError, type Failure } from '../model/failure.ts'
-import type { CancelKind, Clock, IncomingRequest, Json, JsonObject, RequestHandler, ResponseWriter } from '../ports.ts'
+import type { CancelKind, Clock, Codec, IncomingRequest, ResponseWriter } from '../ports.ts'
+import { encodeBody, type WireValue } from '../dynamo/wire/body.ts'
 import { decodeTwoPart } from '../dynamo/wire/frames.ts'
 import { decodeItem, readAnnotated } from '../dynamo/wire/items.ts'
-import { stringifyJsonBytes } from '../dynamo/wire/json.ts'
 
 /** Items that may wait for a slow reader before the source is paused. */
 const waitingMax = 64
 
-/** A response stream that is read by iteration. Ending the iteration early cancels the request. */
-class CollectingWriter implements ResponseWriter {
+export interface InProcessCall {
+  readonly id: string
+  readonly headers: Readonly<Record<string, string>>
+  readonly metadata?: Readonly<Record<string, string>>
+  readonly signal: AbortSignal
+}
+
+/**
+ * Yields the values of the answer in order; ending the iteration early, or the signal, cancels the request.
+ * Errors: throws `FailureError`, also in the middle.
+ */
+export async function* callInProcess(
+  handle: (request: IncomingRequest, response: ResponseWriter) => void, request: WireValue, call: InProcessCall, clock: Clock, codec: Codec,
+): AsyncGenerator<WireValue, void, undefined> {
+  const writer = new ItemQueue()
+  const cancel = (): void => writer.cancel()
+  call.signal.addEventListener('abort', cancel, { once: true })
+  try {
+    if (call.signal.aborted) throw new FailureError(left)
+    const body = encodeBody(request, codec)
+    handle({ id: call.id, headers: call.headers, metadata: call.metadata ?? {}, codec, body, receivedAtMs: clock.nowMs() }, writer)
+    for (;;) {
+      const item = writer.take()
+      if (item === null) {
+        if (writer.isOver) {
+          if (writer.failure !== null) throw new FailureError(writer.failure)
+          return
+        }
+        await writer.more()
+        continue
+      }
+      const { data, failure } = readAnnotated(decodeItem(item, codec).data ?? {})
+      if (failure !== null) throw new FailureError(failure)
+      if (data !== undefined) yield data
+    }
+  } finally {
+    call.signal.removeEventListener('abort', cancel)
+    writer.cancel()
+  }
+}
+
+const left: Failure = { class: 'Cancelled', reason: 'request.cancelled', message: 'the request was ended' }
+
+/** A response stream that is read item by item. */
+class ItemQueue implements ResponseWriter {
   onCancel: ((kind: CancelKind) => void) | null = null
   onDrain: (() => void) | null = null
+  failure: Failure | null = null
   readonly #waiting: Uint8Array[] = []
   #wake: (() => void) | null = null
   #over = false
-  #failure: Failure | null = null
+
+  get isOver(): boolean {
+    return this.#over
+  }
 
   begin(): void {}
 
@@ -31,7 +81,8 @@ class CollectingWriter implements ResponseWriter {
   }
 
   fail(failure: Failure): void {
-    this.#failure = failure
+    if (this.#over) return
+    this.failure = failure
     this.end()
   }
 
@@ -41,53 +92,24 @@ class CollectingWriter implements ResponseWriter {
   }
 
   abort(): void {
-    if (!this.#over) this.fail({ class: 'Cancelled', reason: 'request.cancelled', message: 'the request was ended by the router' })
+    this.fail(left)
   }
 
-  async *values(signal: AbortSignal): AsyncGenerator<Json> {
-    const cancel = (): void => {
-      if (this.#over) return
-      this.onCancel?.('disconnect')
-      this.abort()
-    }
-    signal.addEventListener('abort', cancel, { once: true })
-    try {
-      if (signal.aborted) cancel()
-      for (;;) {
-        const body = this.#waiting.shift()
-        if (body !== undefined) {
-          if (this.#waiting.length === waitingMax / 2) this.onDrain?.()
-          const item = readAnnotated(decodeItem(body, 'json').data ?? {})
-          if (item.failure !== null) throw new FailureError(item.failure)
-          if (item.data !== undefined) yield item.data as Json
-        } else if (this.#over) {
-          if (this.#failure !== null) throw new FailureError(this.#failure)
-          return
-        } else {
-          await new Promise<void>((resolve) => { this.#wake = resolve })
-          this.#wake = null
-        }
-      }
-    } finally {
-      signal.removeEventListener('abort', cancel)
-      cancel()
-    }
+  take(): Uint8Array | null {
+    const body = this.#waiting.shift()
+    if (body === undefined) return null
+    if (this.#waiting.length === waitingMax / 2) this.onDrain?.()
+    return body
   }
-}
 
-export interface InProcessCall {
-  readonly id: string
-  readonly headers: Readonly<Record<string, string>>
-  readonly signal: AbortSignal
-}
-
-/** The values of the answer, in order. Throws `FailureError`. */
-export function callInProcess(handler: RequestHandler, request: JsonObject | readonly Json[], call: InProcessCall, clock: Clock): AsyncIterable<Json> {
-  const writer = new CollectingWriter()
-  const incoming: IncomingRequest = {
-    id: call.id, headers: call.headers, metadata: {}, codec: 'json', body: stringifyJsonBytes(request), receivedAtMs: clock.nowMs(),
+  async more(): Promise<void> {
+    await new Promise<void>((resolve) => { this.#wake = resolve })
+    this.#wake = null
   }
-  const values = writer.values(call.signal)
-  void handler(incoming, writer)
-  return values
+
+  cancel(): void {
+    if (this.#over) return
+    this.onCancel?.('disconnect')
+    this.abort()
+  }
 }

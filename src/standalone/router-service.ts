@@ -248,7 +248,7 @@ export class StandaloneRouter {
   httpService(metrics: HttpService['metrics']): HttpService {
     const { clock } = this.#parts
     return {
-      generate: (request, call) => callInProcess((incoming, response) => this.generate.handle(incoming, response), request, call, clock),
+      generate: (request, call) => callInProcess((incoming, response) => this.generate.handle(incoming, response), request, call, clock, 'json') as AsyncIterable<Json>,
       bestWorkerId: async (request, call) => chosen(bestWorker(this.workers.router, queryOf(request as never), call.id, this.workers.setAsideIds())).workerId,
       overlapScores: async (request) => this.#overlap(request as never),
       explain: async (request, call) => explanationAnswer(bestWorker(this.workers.router, queryOf(request as never), call.id, this.workers.setAsideIds())),

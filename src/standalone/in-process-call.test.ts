@@ -1,20 +1,20 @@
 /** Values through a request handler of this process: order, ends, failures, cancellation and back-pressure. */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { decodeBody, type WireObject } from '../dynamo/wire/body.ts'
+import { decodeBody, type WireValue } from '../dynamo/wire/body.ts'
 import { encodeData, encodeFailureItem } from '../dynamo/wire/items.ts'
 import { FailureError } from '../model/failure.ts'
 import type { IncomingRequest, ResponseWriter } from '../ports.ts'
 import { systemClock } from '../system-ports.ts'
-import { callWithValues } from './outgoing-call.ts'
+import { callInProcess } from './in-process-call.ts'
 
 const lost = { class: 'Unavailable', reason: 'backend.disconnected', message: 'gone' } as const
-const run = (handle: (request: IncomingRequest, response: ResponseWriter) => void, signal = new AbortController().signal): AsyncGenerator<WireObject> =>
-  callWithValues(handle, { token_ids: [1, 2], big: 2n ** 60n }, { id: 'a', headers: {}, metadata: { k: 'v' }, signal }, systemClock())
-const item = (value: WireObject): Uint8Array => encodeData(value, 'msgpack')
+const run = (handle: (request: IncomingRequest, response: ResponseWriter) => void, signal = new AbortController().signal): AsyncGenerator<WireValue> =>
+  callInProcess(handle, { token_ids: [1, 2], big: 2n ** 60n }, { id: 'a', headers: {}, metadata: { k: 'v' }, signal }, systemClock(), 'msgpack')
+const item = (value: WireValue): Uint8Array => encodeData(value, 'msgpack')
 
 test('outputs come in order, binary stays binary, and the request is MessagePack', async () => {
-  const seen: WireObject[] = []
+  const seen: WireValue[] = []
   for await (const value of run((request, response) => {
     assert.deepEqual(decodeBody(request.body, request.codec), { token_ids: [1, 2], big: 2n ** 60n })
     assert.deepEqual(request.metadata, { k: 'v' })
@@ -71,6 +71,6 @@ test('a slow reader pauses the source and lets it go on', async () => {
     while (more && written < 1000) { more = response.writeItem(item({ n: written })); written += 1 }
   }
   let read = 0
-  for await (const value of run(handle)) { assert.equal(value['n'], read); read += 1 }
+  for await (const value of run(handle)) { assert.deepEqual(value, { n: read }); read += 1 }
   assert.deepEqual([written, read, drained], [64, 64, 1])
 })
