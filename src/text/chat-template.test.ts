@@ -53,8 +53,8 @@ function assertSame(actual: Outcome, expected: Outcome, what: string): void {
   else assert.notEqual(actual.error, undefined, `${what} should fail with ${expected.error ?? expected.syntax_error ?? ''}`)
 }
 
-test('small templates, one construct each, render as Python renders them', () => {
-  const file = golden<ProbeFile>('template-probes.json')
+for (const name of ['template-probes.json', 'template-random.json']) test(`${name}: small templates render as Python renders them`, () => {
+  const file = golden<ProbeFile>(name)
   const nowMs = (): number => Date.parse(`${file.now}Z`)
   const failures: string[] = []
   for (const probe of file.cases) {

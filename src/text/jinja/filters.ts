@@ -1,5 +1,4 @@
 /** Jinja's filters on texts and numbers. Each takes what stands before the bar and its arguments. */
-import { parse as parseLossless } from 'lossless-json'
 import { bind, integer, text } from './arguments.ts'
 import { attribute, attributePath } from './attributes.ts'
 import { arithmetic, compare, iterate, lengthOf, truth } from './operators.ts'
@@ -39,9 +38,15 @@ function toJson(value: PyValue, args: PyArguments): PyValue {
   })
 }
 
+const JSON_STRING_OR_NUMBER = /"(?:[^"\\]|\\.)*"|-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][-+]?\d+)?/gs
+
+/** Numbers keep their form: each becomes what a lossless parser makes of it. */
 function fromJsonFilter(value: PyValue): PyValue {
+  const source = text('fromjson', value)
   try {
-    return fromJson(parseLossless(text('fromjson', value)))
+    JSON.parse(source)
+    const marked = source.replace(JSON_STRING_OR_NUMBER, (part) => (part.startsWith('"') ? part : `{"isLosslessNumber":true,"value":"${part}"}`))
+    return fromJson(JSON.parse(marked))
   } catch (cause) {
     throw failure(`fromjson: the text is not valid JSON (${cause instanceof Error ? cause.message : String(cause)})`)
   }
@@ -92,6 +97,7 @@ function toInt(value: PyValue, args: PyArguments): PyValue {
   if (typeof value === 'boolean') return Number(value)
   if (isInt(value)) return value
   if (value instanceof PyFloat) return Number.isFinite(value.value) ? pyInt(BigInt(Math.trunc(value.value))) : other
+  if (value instanceof PyUndefined) throw failure(value.message)
   if (typeof value !== 'string') return other
   const radix = integer('int', base, 10)
   const source = strip(value, null, 'both').replace(/^([+-]?)0_*[xob](?=[0-9a-f])/i, (whole, sign: string) => (radix === 16 || radix === 8 || radix === 2 ? sign : whole))
@@ -106,6 +112,7 @@ function toInt(value: PyValue, args: PyArguments): PyValue {
 
 function toFloat(value: PyValue, args: PyArguments): PyValue {
   const [fallback] = bind('float', ['default'], args)
+  if (value instanceof PyUndefined) throw failure(value.message)
   if (value instanceof PyFloat) return value
   if (typeof value === 'boolean' || isInt(value)) return new PyFloat(Number(value))
   const number = typeof value === 'string' ? parseFloatText(value) : null
@@ -116,9 +123,10 @@ function truncate(value: PyValue, args: PyArguments): PyValue {
   const [length, killWords, end, leeway] = bind('truncate', ['length', 'killwords', 'end', 'leeway'], args)
   const most = integer('truncate', length, 255)
   const tail = end === undefined ? '...' : text('truncate', end)
-  const source = Array.from(text('truncate', value))
   if (most < codePoints(tail).length) throw failure(`truncate: the length is less than that of ${JSON.stringify(tail)}`)
-  if (source.length <= most + integer('truncate', leeway === null ? undefined : leeway, 5)) return source.join('')
+  if (value === null) throw failure("object of type 'NoneType' has no len()")
+  if (lengthOf(value) <= most + integer('truncate', leeway === null ? undefined : leeway, 5)) return value
+  const source = Array.from(text('truncate', value))
   const cut = source.slice(0, most - codePoints(tail).length).join('')
   if (killWords !== undefined && truth(killWords)) return cut + tail
   const blank = cut.lastIndexOf(' ')
@@ -212,7 +220,13 @@ export const TEXT_FILTERS: ReadonlyMap<string, Filter> = new Map<string, Filter>
   ['default', defaultFilter],
   ['d', defaultFilter],
   ['length', plain('length', lengthOf)],
-  ['count', plain('count', lengthOf)],
+  [
+    'count',
+    plain('count', (value) => {
+      if (value === null) throw failure("object of type 'NoneType' has no len()")
+      return lengthOf(value)
+    }),
+  ],
   ['join', join],
   ['sum', sum],
   ['reverse', plain('reverse', reverse)],

@@ -67,7 +67,7 @@ export function contains(haystack: PyValue, needle: PyValue): boolean {
     if (typeof needle !== 'string') throw failure(`'in <string>' requires string as left operand, not ${typeName(needle)}`)
     return haystack.includes(needle)
   }
-  if (haystack instanceof PyDict) return haystack.has(needle)
+  if (haystack instanceof PyDict) return !(needle instanceof PyUndefined) && haystack.has(needle)
   return iterate(haystack).some((item) => equals(item, needle))
 }
 
@@ -106,12 +106,12 @@ export function subscript(value: PyValue, key: PyValue): PyValue | undefined {
 
 /** `value[start:stop:step]`; null bounds are open. */
 export function sliceOf(value: PyValue, start: PyValue, stop: PyValue, step: PyValue): PyValue {
-  const by = step === null ? 1 : sliceBound(step)
-  if (by === 0) throw failure('slice step cannot be zero')
   if (value instanceof PyUndefined) throw failure(value.message)
   const items: ArrayLike<PyValue> | null =
     typeof value === 'string' ? codePoints(value) : value instanceof PyList || value instanceof PyTuple || value instanceof PyRange ? value.items : null
   if (items === null) throw failure(`'${typeName(value)}' object is not subscriptable with a slice`)
+  const by = step === null ? 1 : sliceBound(step)
+  if (by === 0) throw failure('slice step cannot be zero')
   const picked: PyValue[] = []
   const clamp = (bound: PyValue, open: number): number => {
     if (bound === null) return open

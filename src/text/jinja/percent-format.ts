@@ -1,6 +1,6 @@
 /** `'%s and %d' % (a, b)`. */
 import { pyRepr, pyStr, reprFloat } from './printing.ts'
-import { codePoints, failure, isInt, PyDict, PyFloat, PyTuple, PyUndefined, type PyValue, typeName } from './values.ts'
+import { codePoints, failure, isInt, PyDict, PyFloat, PyList, PyRange, PyTuple, PyUndefined, type PyValue, typeName } from './values.ts'
 
 const FIELD = /%(?:\(([^)]*)\))?([-+ #0]*)(\*|\d+)?(?:\.(\*|\d+))?[hlL]?(.?)/gsu
 
@@ -27,7 +27,9 @@ export function percentFormat(format: string, argument: PyValue): string {
     }
     return pad(convert(value, conversion, flags, precision === undefined ? null : Number(precision)), flags, Number(width ?? 0), conversion)
   })
-  if (!named && used < list.length && !(argument instanceof PyDict)) throw failure('not all arguments converted during string formatting')
+  // Whatever has subscripts may be a mapping to Python; only others must be used up.
+  const subscriptable = argument instanceof PyDict || argument instanceof PyList || argument instanceof PyRange || argument instanceof PyUndefined
+  if (!named && used < list.length && !subscriptable) throw failure('not all arguments converted during string formatting')
   return text
 }
 

@@ -8,6 +8,7 @@ import { failure, present, PyDict, PyFloat, PyFunction, PyList, PyLoop, PyNamesp
 import { attribute, item } from './attributes.ts'
 import { TEXT_FILTERS } from './filters.ts'
 import { refuseUnderscore } from './globals.ts'
+import type { OwnNames } from './frames.ts'
 import { arithmetic, compare, contains, equals, iterate, signed, sliceOf, truth } from './operators.ts'
 import { pyStr } from './printing.ts'
 import { OWN_PREFIX } from './rewrite.ts'
@@ -43,12 +44,24 @@ class Output {
 export class Renderer implements FilterContext {
   #steps = 0
   #callDepth = 0
+  readonly #ownNames: OwnNames
+
+  constructor(names: OwnNames) {
+    this.#ownNames = names
+  }
 
   render(body: readonly Node[], variables: ReadonlyMap<string, PyValue>): string {
     const scope = new Scope(null)
     for (const [name, value] of variables) scope.set(name, value)
     // Assignments of the template stand above the variables, macros see both.
-    return this.#block(body, new Scope(scope))
+    return this.#block(body, this.#enter(body, scope))
+  }
+
+  /** A scope for a body; the names that are its own begin as undefined. */
+  #enter(body: readonly Node[], outer: Scope): Scope {
+    const scope = new Scope(outer)
+    for (const name of this.#ownNames.get(body) ?? []) scope.set(name, new PyUndefined(`'${name}' is undefined`))
+    return scope
   }
 
   #block(body: readonly Node[], scope: Scope): string {
@@ -84,7 +97,7 @@ export class Renderer implements FilterContext {
           break
         case 'FilterStatement': {
           const { name, args } = filterParts(node.filter)
-          out.write(pyStr(this.applyFilter(name, this.#block(node.body, new Scope(scope)), this.#arguments(args, scope))))
+          out.write(pyStr(this.applyFilter(name, this.#block(node.body, this.#enter(node.body, scope)), this.#arguments(args, scope))))
           break
         }
         default:
@@ -106,13 +119,13 @@ export class Renderer implements FilterContext {
       })
     }
     if (items.length === 0) {
-      this.#run(node.defaultBlock, new Scope(scope), out)
+      this.#run(node.defaultBlock, this.#enter(node.defaultBlock, scope), out)
       return
     }
     const loop = new PyLoop(items)
     for (const [index, value] of items.entries()) {
       loop.index0 = index
-      const own = new Scope(scope)
+      const own = this.#enter(node.body, scope)
       own.set('loop', loop)
       this.#assign(node.loopvar, value, own)
       if (this.#run(node.body, own, out) === 'break') break
@@ -124,7 +137,7 @@ export class Renderer implements FilterContext {
       this.#assign(node.assignee, this.#value(node.value, scope), scope)
       return
     }
-    let value: PyValue = this.#block(node.body, new Scope(scope))
+    let value: PyValue = this.#block(node.body, this.#enter(node.body, scope))
     let target = node.assignee
     const filters: Node[] = []
     while (target.type === 'FilterExpression') {
@@ -163,7 +176,7 @@ export class Renderer implements FilterContext {
     const special = readNames(body)
     return new PyFunction(name, ({ positional, named }) => {
       if (++this.#callDepth > CALL_DEPTH_MAX) throw failure('maximum recursion depth exceeded')
-      const own = new Scope(scope)
+      const own = this.#enter(body, scope)
       const rest = new Map(named)
       for (const [i, parameter] of parameters.entries()) {
         const parameterName = names[i] as string

@@ -3,6 +3,7 @@
  *
  * - `a + b ~ c`: `~` binds tighter than `+` in Python, not in the library; the operands are put into brackets.
  * - `x is divisibleby(2)`, `x is in y`: the library knows no arguments of tests; such a test becomes a filter of our own.
+ * - `{...} + x`: the library takes a sign after a brace for that of a number; dicts are put into brackets.
  * - `()` and `(x,)`: the library knows neither; they become a call.
  * - `1e20`, `0x1f`, `1_000` and integers past 2^53 become calls with their text.
  * - `a < b < c` cannot be told from `(a < b) < c` afterwards and is refused.
@@ -48,12 +49,14 @@ function group(tokens: readonly TagToken[]): string[] {
     const previous = tokens[i - 1]
     const isAttribute = isOperator(previous, '.') || (isOperator(previous, '|') && token.kind === 'name') || isName(previous, 'is')
     if (token.kind === 'operator' && ['(', '[', '{'].includes(token.text)) {
+      if (token.text === '{') out.push('(')
       out.push(token.text)
       levels.push({ operandStart: out.length, opened: false, compared: false })
     } else if (token.kind === 'operator' && [')', ']', '}'].includes(token.text)) {
       close(level)
       levels.pop()
       out.push(token.text)
+      if (token.text === '}') out.push(')')
     } else if (isOperator(token, '~')) {
       if (!level.opened) out.splice(level.operandStart, 0, '(')
       level.opened = true

@@ -71,6 +71,7 @@ function unique(value: PyValue, args: PyArguments): PyValue {
   return new PyIterator(
     iterate(value).filter((item) => {
       const itsKey = key(item)
+      if (itsKey instanceof PyList || itsKey instanceof PyDict) throw failure('unhashable type: unique takes no lists or dicts')
       if (seen.some((other) => equals(other, itsKey))) return false
       seen.push(itsKey)
       return true
