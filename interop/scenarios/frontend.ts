@@ -4,7 +4,7 @@ import { spawnSync } from 'node:child_process'
 import { join } from 'node:path'
 import OpenAI from 'openai'
 import { repoRoot } from '../../test/repo-root.ts'
-import { freePort, until, type Deployment, type Managed } from '../deployment.ts'
+import { freePort, until, type Deployment, type Managed, type WorkerEvent } from '../deployment.ts'
 import type { Scenario } from '../scenario.ts'
 
 type Answer = { readonly status: number; readonly headers: Headers; readonly body: string }
@@ -136,6 +136,54 @@ async function besideTheReal(deployment: Deployment): Promise<void> {
   assert.deepEqual(differences, [])
 }
 
+/** Both frontends over the same prefill and decode workers: each worker must receive the same from either. */
+async function stagesBesideTheReal(deployment: Deployment): Promise<void> {
+  const differences: string[] = []
+  for (const flavour of ['vllm', 'trtllm', 'sglang'] as const) {
+    const advertised = flavour === 'sglang' ? ['--bootstrap-host', '127.0.0.1', '--bootstrap-port', '8998'] : []
+    const prefill = await deployment.worker(`p-${flavour}`, ['--role', 'prefill', '--flavour', flavour, '--model-name', flavour, '--endpoint', `${flavour}.prefill.generate`, '--dp-size', '2', ...advertised])
+    const decode = await deployment.worker(`d-${flavour}`, ['--role', 'decode', '--flavour', flavour, '--model-name', flavour, '--endpoint', `${flavour}.backend.generate`])
+    const { port: ours, process: frontend } = await ourFrontend(deployment, ['--namespace', flavour])
+    const theirs = await freePort()
+    const real = deployment.module(`real-${flavour}`, 'dynamo.frontend', ['--http-port', theirs, '--router-mode', 'kv', '--namespace', flavour])
+    await Promise.all([listed(ours, flavour, frontend), listed(theirs, flavour)])
+    const body = { ...chat('prefill workers process the prompt', { temperature: 0.1 }), model: flavour }
+    const count = (): number => prefill.events().filter((event) => event.ev === 'request').length
+    for (const port of [ours, theirs]) {
+      await until('both stages', async () => {
+        const before = count()
+        return (await post(port, '/v1/chat/completions', body)).status === 200 && count() > before
+      }, 30_000)
+    }
+    const seen: { prefill: unknown; decode: unknown }[] = []
+    for (const port of [theirs, ours]) {
+      assert.equal((await post(port, '/v1/chat/completions', body)).status, 200)
+      seen.push({ prefill: stageRequest(prefill.events()), decode: stageRequest(decode.events()) })
+    }
+    try {
+      assert.deepEqual(seen[1], seen[0])
+    } catch (error) {
+      differences.push(`${flavour}: ${(error as Error).message.split('\n').slice(0, 60).join('\n')}`)
+    }
+    for (const each of [prefill.process, decode.process, frontend, real]) await deployment.stop(each, 'SIGKILL')
+  }
+  assert.deepEqual(differences, [])
+}
+
+/** The last request of a worker without what differs by nature: choices of rank, room and ids, and the hand-over's own counter. */
+function stageRequest(events: readonly WorkerEvent[]): unknown {
+  const { request } = comparable(events.filter((event) => event.ev === 'request').at(-1) ?? {}) as { request: Record<string, unknown> }
+  const routing = { ...(request['routing'] as Record<string, unknown>) }
+  for (const name of ['dp_rank', 'prefill_dp_rank']) if (name in routing) routing[name] = 'rank'
+  const info = request['bootstrap_info'] as Record<string, unknown> | undefined
+  const result = request['prefill_result'] as Record<string, unknown> | undefined
+  return {
+    ...request, routing,
+    ...(info === undefined ? {} : { bootstrap_info: { ...info, bootstrap_room: 'room', handoff_id: 'id' } }),
+    ...(result === undefined ? {} : { prefill_result: Object.keys(result) }),
+  }
+}
+
 async function prefillComesAndGoes(deployment: Deployment): Promise<void> {
   const decode = await deployment.worker('d0', ['--role', 'decode'])
   const prefill = await deployment.worker('p0', ['--role', 'prefill', '--endpoint', 'dynamo.prefill.generate'])
@@ -161,5 +209,6 @@ export const frontendScenarios: readonly Scenario[] = [
   { name: 'frontend-mockers', timeoutSeconds: 150, run: overMockers },
   { name: 'frontend-python-client', timeoutSeconds: 150, run: pythonClient },
   { name: 'frontend-beside-the-real', timeoutSeconds: 150, run: besideTheReal },
+  { name: 'frontend-stages-beside-the-real', timeoutSeconds: 200, run: stagesBesideTheReal },
   { name: 'frontend-prefill-comes-and-goes', timeoutSeconds: 150, run: prefillComesAndGoes },
 ]
