@@ -306,3 +306,13 @@ test('pins work in both stages', async () => {
   assert.deepEqual([...prefills, ...decoders].map((worker) => worker.seen.length), [0, 4, 4, 0])
   assert.equal((await failureOf(small.call(endpoint, { token_ids: [1], routing: { prefill_worker_id: 12345 } }))).class, 'InvalidRequest')
 })
+
+test("SGLang's decode workers are not left alone with a prompt: without prefill workers the answer is an error", async () => {
+  const prefill = await prefillWorker(gives({ token_ids: [], disaggregated_params: { bootstrap_host: 'p', bootstrap_port: 7, bootstrap_room: 5 } }))
+  const decode = await decodeWorker()
+  await small.router(twoStages)
+  await small.call(endpoint, ask)
+  await prefill.leave()
+  await until('the prefill worker is gone', async () => small.call(endpoint, ask).then(() => false, (error: Error) => /no endpoints available/.test(error.message)))
+  assert.ok(requestsOf(decode).every((request) => request.bootstrap_info !== undefined))
+})

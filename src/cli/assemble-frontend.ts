@@ -14,6 +14,7 @@ import type { RouterSettings } from '../router/contract.ts'
 import { KvRouter } from '../router/kv-router.ts'
 import type { SelectionMode } from '../scheduling/mode-choice.ts'
 import { loadTextModel } from '../text/load-text-model.ts'
+import { showGauges } from './pool-gauges.ts'
 import { packageVersion } from './version.ts'
 
 export interface FrontendPlanes {
@@ -55,7 +56,10 @@ export function assembleFrontend(config: ParsedConfig<'frontend'>, planes: Front
     },
   })
   const api = new FrontendMetrics({ prefix: values.metricsPrefix, models: () => service.models.list().map(({ name, contextLength }) => ({ name, contextLength })) })
-  showGauges(metrics, service, log)
+  showGauges({
+    metrics, log, pools: () => [...service.models.pools].map(({ routed }) => routed),
+    activeRequests: () => service.models.activeCount, isReady: () => service.isReady,
+  })
   return {
     service, metrics,
     httpOptions: () => ({
@@ -76,7 +80,7 @@ function selectionMode({ values }: ParsedConfig<'frontend'>): SelectionMode | nu
   return values.routerMode === 'kv' || values.loadAware ? null : (values.routerMode as SelectionMode)
 }
 
-/** The prefill stage never tracks active blocks. Source: behaviour 4.1. */
+/** The prefill stage never tracks active blocks. */
 const stageSettings = (stage: PoolStage): Partial<RouterSettings> => (stage === 'prefill' ? { trackActiveBlocks: false, trackOutputBlocks: false } : {})
 
 function modelsOptions({ values }: ParsedConfig<'frontend'>, mode: SelectionMode | null): FrontendModelsOptions {
@@ -91,40 +95,4 @@ function modelsOptions({ values }: ParsedConfig<'frontend'>, mode: SelectionMode
     inhibitedMs: values.inhibitedSeconds * 1000, activeRequestsMax: values.activeRequestsMax, migrationLimit: values.migrationLimit,
     onPrefillError: parsePrefillErrorPolicy(values.onPrefillError) ?? { retry: true, decodeOnly: true }, decodeKvReuse: values.decodeKvReuse,
   }
-}
-
-function showGauges(metrics: RouterMetrics, service: FrontendService, log: ProcessLog): void {
-  const { gauges } = metrics
-  metrics.onScrape(() => {
-    const totals = { workers: 0, indexEntries: 0, indexBytes: 0, bookings: 0, mismatched: 0, setAside: 0, sources: 0, queued: 0, batches: 0, drops: 0, gaps: 0 }
-    for (const { routed } of service.models.pools) {
-      const { router } = routed
-      totals.workers += router?.workerCount ?? 0
-      totals.indexEntries += router?.indexEntryCount ?? 0
-      totals.indexBytes += router?.indexBytes ?? 0
-      totals.bookings += router?.bookingCount ?? 0
-      totals.mismatched += routed.pool.mismatchedCount
-      totals.setAside += routed.setAsideIds().size
-      const follower = routed.follower?.stats()
-      totals.sources += follower?.sources ?? 0
-      totals.queued += follower?.queuedBatches ?? 0
-      totals.batches += follower?.batches ?? 0
-      totals.drops += follower?.dropped.queue_full ?? 0
-      totals.gaps += follower?.cursor.gaps ?? 0
-    }
-    gauges.workers.set(totals.workers)
-    gauges.activeRequests.set(service.models.activeCount)
-    gauges.indexEntries.set(totals.indexEntries)
-    gauges.indexBytes.set(totals.indexBytes)
-    gauges.bookingsEntries.set(totals.bookings)
-    gauges.setAsideInstances.set(totals.setAside)
-    gauges.blockSizeMismatchWorkers.set(totals.mismatched)
-    gauges.eventQueueEntries.set(totals.queued)
-    gauges.eventQueueDrops.set(totals.drops)
-    gauges.eventGaps.set(totals.gaps)
-    gauges.logDroppedLines.set(log.droppedLines)
-    gauges.ready.set(service.isReady ? 1 : 0)
-    metrics.kvEvents.setSources(totals.sources)
-    metrics.kvEvents.setBatches(totals.batches)
-  })
 }

@@ -10,6 +10,7 @@ import { KvRouter } from '../router/kv-router.ts'
 import { metered } from '../standalone/metered.ts'
 import type { PoolFacts } from '../standalone/pool.ts'
 import { StandaloneRouter, type StandaloneRouterOptions } from '../standalone/router-service.ts'
+import { showGauges } from './pool-gauges.ts'
 import { packageVersion } from './version.ts'
 
 export interface RouterPlanes {
@@ -48,7 +49,10 @@ export function assembleRouter(config: ParsedConfig<'router'>, planes: RouterPla
     },
     createPrefillRouter: (facts) => routerOf(facts, { trackActiveBlocks: false, trackOutputBlocks: false }),
   })
-  showGauges(metrics, service, log)
+  showGauges({
+    metrics, log, pools: () => (service.prefill === null ? [service.workers] : [service.workers, service.prefill]),
+    activeRequests: () => service.generate.activeCount, isReady: () => service.state === 'ready',
+  })
   return { service, metrics }
 }
 
@@ -69,29 +73,4 @@ function serviceOptions({ values }: ParsedConfig<'router'>): StandaloneRouterOpt
 function prefillWorkersOf({ prefillEndpoint }: ParsedConfig<'router'>['values']): EndpointId | null {
   const [namespace, component, endpoint] = (prefillEndpoint ?? '').split('.')
   return namespace === undefined || component === undefined || endpoint === undefined ? null : { namespace, component, endpoint }
-}
-
-function showGauges(metrics: RouterMetrics, service: StandaloneRouter, log: ProcessLog): void {
-  const { gauges } = metrics
-  metrics.onScrape(() => {
-    const router = service.workers.router
-    const follower = service.workers.follower?.stats()
-    gauges.workers.set(router?.workerCount ?? 0)
-    gauges.activeRequests.set(service.generate.activeCount)
-    gauges.indexEntries.set(router?.indexEntryCount ?? 0)
-    gauges.indexBytes.set(router?.indexBytes ?? 0)
-    gauges.bookingsEntries.set(router?.bookingCount ?? 0)
-    gauges.setAsideInstances.set(service.workers.directory?.counts().setAside ?? 0)
-    gauges.blockSizeMismatchWorkers.set(service.workers.pool.mismatchedCount)
-    gauges.eventQueueEntries.set(follower?.queuedBatches ?? 0)
-    gauges.eventQueueDrops.set(follower?.dropped.queue_full ?? 0)
-    gauges.eventGaps.set(follower?.cursor.gaps ?? 0)
-    gauges.logDroppedLines.set(log.droppedLines)
-    gauges.ready.set(service.state === 'ready' ? 1 : 0)
-    metrics.kvEvents.setSources(follower?.sources ?? 0)
-    if (follower === undefined) return
-    metrics.kvEvents.setBatches(follower.batches)
-    for (const [reason, total] of Object.entries(follower.dropped)) metrics.kvEvents.setDrops(reason, total)
-    for (const state of ['started', 'succeeded', 'failed'] as const) metrics.kvEvents.setRecoveries(state, follower.recoveries[state])
-  })
 }

@@ -87,6 +87,8 @@ export class RoutedRequest {
 
   start(): void {
     const { observer, options } = this.#parts
+    // At once: callers give up a request without a prologue when the router's record goes, as it does for a drain.
+    this.response.begin()
     let generate: GenerateRequest
     try {
       generate = decodeGenerateRequest(this.request.body, this.request.codec)

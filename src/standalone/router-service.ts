@@ -72,6 +72,8 @@ export class StandaloneRouter {
   #timer: TimerHandle | null = null
   #state: ServiceState = 'starting'
   #cardPublished = false
+  /** A hand-over of SGLang's kind was seen: decode workers here cannot compute a prompt themselves. */
+  #needsBootstrap = false
 
   constructor(parts: StandaloneRouterParts) {
     this.#parts = parts
@@ -80,7 +82,7 @@ export class StandaloneRouter {
       endpoint: options.workers, discovery, client, eventPlane, clock, random, log, options,
       createRouter: (facts) => parts.createRouter(facts),
     })
-    this.generate = new RoutedGenerate({ pool: this.workers, prefillPool: () => this.#usablePrefill(), client, clock, random, log, observer: parts.observer, options })
+    this.generate = new RoutedGenerate({ pool: this.workers, prefillPool: () => this.#usablePrefill(), needsBootstrap: () => this.#needsBootstrap, onHandOver: (kind) => { this.#needsBootstrap ||= kind === 'bootstrap' }, client, clock, random, log, observer: parts.observer, options })
     this.workers.onGone = (workerId) => this.generate.instanceGone(this.workers, workerId)
     if (options.prefillWorkers !== null) {
       const prefill = new RoutedPool({
@@ -94,7 +96,7 @@ export class StandaloneRouter {
   }
 
   #usablePrefill(): RoutedPool | null {
-    return this.prefill !== null && (this.prefill.router?.workerCount ?? 0) > 0 ? this.prefill : null
+    return this.prefill !== null && ((this.prefill.router?.workerCount ?? 0) > 0 || this.#needsBootstrap) ? this.prefill : null
   }
 
   get state(): ServiceState {
