@@ -73,7 +73,7 @@ test('packed tokens and multimodal routing tokens are taken', () => {
 
 test('bad fields are named', () => {
   const cases: readonly (readonly [MsgpackValue, RegExp])[] = [
-    [{ model: 'x' }, /missing field `token_ids`/], [{ token_ids: 'abc' }, /"abc".*sequence of token ids/], [{ token_ids: [1, -2] }, /token_ids\[1\]/],
+    [{ model: 'x' }, /missing field `token_ids`/], [{ token_ids: 'abc' }, /^`token_ids`: invalid type: string, expected a sequence of token ids/], [{ token_ids: [1, -2] }, /token_ids\[1\]/],
     [{ token_ids: [1.5] }, /token_ids\[0\]/], [{ token_ids: [1], model: null }, /`model` is null/], [{ token_ids: [1], routing: 4 }, /`routing` is 4/],
     [{ token_ids: [1], routing: { backend_instance_id: -4 } }, /backend_instance_id/], [[1], /msgpack array/],
     [{ token_ids: [1], router_config_override: { router_temperature: 'hot' } }, /router_temperature.*"hot"/],

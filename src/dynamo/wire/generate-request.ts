@@ -152,7 +152,9 @@ export function tokensOf(value: Value | undefined, field: string): Uint32Array {
   if (value === undefined) throw invalid(`missing field \`${field}\``)
   if (value instanceof Uint8Array) return packedTokens(value, field)
   if (!Array.isArray(value)) {
-    throw invalid(`\`${field}\`: invalid type: ${kindOf(value)}, expected a sequence of token ids or packed little-endian int32 bytes`)
+    // The value may be a prompt: it is not shown.
+    const kind = typeof value === 'string' ? 'string' : kindOf(value)
+    throw invalid(`\`${field}\`: invalid type: ${kind}, expected a sequence of token ids or packed little-endian int32 bytes`)
   }
   const items = value as readonly Value[]
   const tokens = new Uint32Array(items.length)
