@@ -87,7 +87,7 @@ async function equalChoices(deployment: Deployment, workers: number, ranks: numb
   await settled(driver, probes)
   // Mostly prompts that one worker has seen whole: with a prefix that nobody or everybody holds, costs tie.
   const nextQuestion = (): number[] =>
-    random() < 0.8 ? [...(sent[Math.floor(random() * sent.length)] as number[]), ...randomTokens(random, Math.floor(random() * 40))] : nextPrompt()
+    random() < 0.95 ? [...(sent[Math.floor(random() * sent.length)] as number[]), ...randomTokens(random, Math.floor(random() * 40))] : nextPrompt()
   let untied = 0
   let opened = 0
   const open: Promise<unknown>[] = []

@@ -66,6 +66,8 @@ export class FileDiscovery implements Discovery {
   #lastTickMs = 0
   #lastSweepMs = 0
   #touching = false
+  /** A tick came while a round of touching was under way. */
+  #touchAgain = false
   #sweeping = false
   #started = false
   #closed = false
@@ -250,12 +252,7 @@ export class FileDiscovery implements Discovery {
     const now = this.#clock.nowMs()
     const stalledMs = now - this.#lastTickMs - this.#touchEveryMs
     this.#lastTickMs = now
-    if (!this.#touching) {
-      this.#touching = true
-      void this.#inTurn(() => this.#touchOwn()).finally(() => {
-        this.#touching = false
-      })
-    }
+    this.#touch()
     // After a stall the whole machine may have slept: peers get the time to touch their files, too.
     if (stalledMs > this.#sweepEveryMs) this.#lastSweepMs = now
     if (this.#sweeping || now - this.#lastSweepMs < this.#sweepEveryMs - 1) return
@@ -268,6 +265,21 @@ export class FileDiscovery implements Discovery {
 
   async #sweepAll(): Promise<void> {
     for (const [bucket, folder] of this.#usedFolders) await this.#sweep(bucket, folder)
+  }
+
+  /** One round at a time; a tick that comes meanwhile has its round right after, or a slow disk would halve the heartbeat. */
+  #touch(): void {
+    if (this.#touching) {
+      this.#touchAgain = true
+      return
+    }
+    this.#touching = true
+    void this.#inTurn(() => this.#touchOwn()).finally(() => {
+      this.#touching = false
+      if (!this.#touchAgain || this.#closed) return
+      this.#touchAgain = false
+      this.#touch()
+    })
   }
 
   async #touchOwn(): Promise<void> {
