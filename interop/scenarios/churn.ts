@@ -51,12 +51,12 @@ async function churn(deployment: Deployment): Promise<void> {
     const outcome = error === null ? (dice < 0.1 ? 'cancelled' : 'answered') : (error.message.split(':')[0] as string)
     outcomes.set(outcome, (outcomes.get(outcome) ?? 0) + 1)
   }
-  const batch = async (count: number): Promise<void> => {
+  const batch = async (count: number, atOnce: number): Promise<void> => {
     let left = count
-    await Promise.all(Array.from({ length: width }, async () => { while (left-- > 0) await one() }))
+    await Promise.all(Array.from({ length: atOnce }, async () => { while (left-- > 0) await one() }))
   }
-  // A first round fills pools and caches; what stands after it is the measure.
-  await batch(1000)
+  // A first round, wider than the rest, fills the connection pools of the client and the router: what stands after it is the measure.
+  await batch(1000, 3 * width)
   const before = await settledReading(deployment, router, heapFile, port)
   const deaths = (async () => {
     for (let death = 0; death < 4; death += 1) {
@@ -66,7 +66,7 @@ async function churn(deployment: Deployment): Promise<void> {
       deployment.signal(victim.process, 'SIGKILL')
     }
   })()
-  await batch(requestCount - 1000)
+  await batch(requestCount - 1000, width)
   await deaths
   await until('dead records go', () => deployment.records('instances', 'dynamo/backend/generate/').length === 3, 30_000)
   const after = await settledReading(deployment, router, heapFile, port)

@@ -147,6 +147,9 @@ class RequestConnection {
 
 const uncork = RequestConnection.uncork
 
+/** Requests without acknowledgement from which a connection is worth another one beside it: they are pipelined. */
+const queuedUp = 8
+
 /** Connections by address. Bounds: `connectionsMax` per address; addresses come and go with instances. */
 export class RequestPool {
   readonly #limits: RequestConnectionLimits
@@ -186,7 +189,7 @@ export class RequestPool {
     for (const list of this.#connectionsByAddress.values()) for (const connection of list) connection.close('the client is closing')
   }
 
-  /** The least busy connection; a new one while all are busy and there is room. */
+  /** The least busy connection; a new one while all have requests queued up and there is room. */
   #pick(host: string, port: number): RequestConnection | null {
     const key = `${host} ${port}`
     const list = this.#connectionsByAddress.get(key) ?? []
@@ -194,7 +197,7 @@ export class RequestPool {
     for (const connection of list) {
       if (connection.usable && (best === null || connection.unackedCount < best.unackedCount)) best = connection
     }
-    if ((best !== null && best.unackedCount === 0) || list.length >= this.#limits.connectionsMax || this.#closed) return best
+    if ((best !== null && best.unackedCount < Math.min(queuedUp, this.#limits.unackedMax)) || list.length >= this.#limits.connectionsMax || this.#closed) return best
     const connection = new RequestConnection(host, port, this.#limits, this.#clock, (closed) => this.#remove(key, closed))
     this.#connectionsByAddress.set(key, [...list, connection])
     this.#sweep ??= this.#clock.setTimer(this.#limits.idleTimeoutMs, () => this.#closeIdle())
