@@ -23,6 +23,8 @@ async function gauges(port: number): Promise<ReadonlyMap<string, number>> {
 
 const requestCount = 10_000
 const width = 48
+/** Enough that code is compiled and tables have their size. */
+const warmUpCount = 3000
 
 async function churn(deployment: Deployment): Promise<void> {
   const port = await freePort()
@@ -56,7 +58,7 @@ async function churn(deployment: Deployment): Promise<void> {
     await Promise.all(Array.from({ length: atOnce }, async () => { while (left-- > 0) await one() }))
   }
   // A first round, wider than the rest, fills the connection pools of the client and the router: what stands after it is the measure.
-  await batch(1000, 3 * width)
+  await batch(warmUpCount, 3 * width)
   const before = await settledReading(deployment, router, heapFile, port)
   const deaths = (async () => {
     for (let death = 0; death < 4; death += 1) {
@@ -66,7 +68,7 @@ async function churn(deployment: Deployment): Promise<void> {
       deployment.signal(victim.process, 'SIGKILL')
     }
   })()
-  await batch(requestCount - 1000, width)
+  await batch(requestCount - warmUpCount, width)
   await deaths
   await until('dead records go', () => deployment.records('instances', 'dynamo/backend/generate/').length === 3, 30_000)
   const after = await settledReading(deployment, router, heapFile, port)
