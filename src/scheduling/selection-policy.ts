@@ -111,8 +111,8 @@ export interface SelectionPolicyNames {
 
 /** The policy of a pool. Gives the reason as text when a name stands for none. */
 export function selectionPolicyFor(role: WorkerRole, names: SelectionPolicyNames, selection: WorkerSelectionSettings | null): SelectionPolicySettings | string {
-  const name = [names.option, names.environment, selection?.byRole[role]].find((each) => each !== null && each !== undefined && each !== '')
-  if (name === undefined || name === defaultSelectionPolicy.name) return defaultSelectionPolicy
+  const name = names.option || names.environment || selection?.byRole[role] || defaultSelectionPolicy.name
+  if (name === defaultSelectionPolicy.name) return defaultSelectionPolicy
   const found = selection?.instances.get(name)
   if (found !== undefined) return found
   const known = [defaultSelectionPolicy.name, ...(selection?.instances.keys() ?? [])].join(', ')
