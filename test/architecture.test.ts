@@ -23,7 +23,9 @@ const rooms: Readonly<Record<string, readonly string[]>> = {
   engines: ['model', 'ports', 'msgpack', 'hashing', 'kv-events', 'index', 'node', 'dynamo', '@noble/hashes'],
   http: ['model', 'ports', 'msgpack', 'node', 'dynamo', 'lossless-json'],
   text: ['model', 'ports', 'node', '@huggingface/jinja', '@huggingface/tokenizers', 'tokenizers'],
-  openai: ['model', 'ports', 'text', 'http', 'dynamo/wire/json', 'observability', 'node', 'fastify', 'prom-client', 'lossless-json'],
+  // What models write: text in pieces to content, reasoning and tool calls.
+  parsers: [],
+  openai: ['model', 'ports', 'parsers', 'text', 'http', 'dynamo/wire/json', 'observability', 'node', 'fastify', 'prom-client', 'lossless-json'],
   observability: ['model', 'ports', 'router', 'node', 'pino', 'prom-client'],
   config: ['model', 'ports', 'router', 'node', 'yaml'],
   standalone: ['model', 'ports', 'msgpack', 'disagg', 'router', 'hashing', 'dynamo', 'observability', 'config', 'http', 'node'],
@@ -37,7 +39,7 @@ const rooms: Readonly<Record<string, readonly string[]>> = {
 }
 
 /** Rooms of the pure core: no Node, no clock, no chance of their own. */
-const core = ['model', 'ports', 'msgpack', 'hashing', 'kv-events', 'index', 'load', 'scheduling', 'router', 'disagg']
+const core = ['model', 'ports', 'msgpack', 'hashing', 'kv-events', 'index', 'load', 'scheduling', 'router', 'disagg', 'parsers']
 
 const sourceRoot = join(repoRoot, 'src')
 const sources = readdirSync(sourceRoot, { recursive: true, withFileTypes: true })

@@ -4,7 +4,9 @@ import type { Clock, Json, JsonObject, Random } from '../ports.ts'
 import { isObject } from '../dynamo/wire/json.ts'
 import type { ModelCall, RoutingNote, ServedModel } from '../openai/catalog.ts'
 import type { TextModel } from '../text/text-model.ts'
+import type { ParserNames } from '../parsers/output-parser.ts'
 import { cardChecksum } from './card-checksum.ts'
+import { parserNames } from './parser-names.ts'
 import { callInProcess } from '../standalone/in-process-call.ts'
 import type { ServedEntry } from './served-entry.ts'
 import { differences, type WorkerPoolState } from './worker-pools.ts'
@@ -29,6 +31,7 @@ export class FrontendModel implements ServedModel {
   readonly supportsCompletions: boolean
   readonly text: TextModel
   readonly cardChecksum: string | null
+  readonly parsers: ParserNames
   /** Of the pool that the model is described by. */
   readonly poolKey: string
   readonly #parts: FrontendModelParts
@@ -43,6 +46,7 @@ export class FrontendModel implements ServedModel {
     this.supportsChat = card.modelType.includes('Chat')
     this.supportsCompletions = card.modelType.includes('Completions')
     this.cardChecksum = cardChecksum(card)
+    this.parsers = parserNames(card)
     this.poolKey = parts.state.key
   }
 

@@ -2,7 +2,7 @@
 import type { Json, JsonObject } from '../ports.ts'
 import type { TextModel } from '../text/text-model.ts'
 import { mergedExtras, stepExtras, type AnswerTimes } from './answer-extras.ts'
-import type { FinishReason, TokenLogprob } from './choice-stream.ts'
+import type { AnswerCall, FinishReason, TokenLogprob } from './choice-stream.ts'
 import type { GenerationStep, Usage } from './generation.ts'
 import type { GenerationPlan } from './generation-plan.ts'
 
@@ -13,12 +13,15 @@ export interface AnswerIdentity {
 }
 
 /** OpenAI's `usage`. */
-export const usageObject = ({ promptTokens, completionTokens, cachedTokens }: Usage): JsonObject => ({
+export const usageObject = ({ promptTokens, completionTokens, cachedTokens, reasoningTokens }: Usage): JsonObject => ({
   prompt_tokens: promptTokens,
   completion_tokens: completionTokens,
   total_tokens: promptTokens + completionTokens,
   ...(cachedTokens === null ? {} : { prompt_tokens_details: { cached_tokens: cachedTokens } }),
+  ...(reasoningTokens === null ? {} : { completion_tokens_details: { reasoning_tokens: reasoningTokens } }),
 })
+
+const callObject = ({ id, name, arguments: text }: AnswerCall): JsonObject => ({ id, type: 'function', function: { name, arguments: text } })
 
 /** What has been generated but not sent yet, of one answer. */
 interface Pending {
@@ -49,7 +52,7 @@ export class ChunkMaker {
     pending.tokenIds.push(...delta.tokenIds)
     pending.logprobs.push(...delta.logprobs)
     const { streamOptions, queryOnly } = this.#plan
-    if (delta.text === '' && delta.finish === null && !queryOnly && !streamOptions.continuousUsage) return null
+    if (delta.text === '' && delta.reasoning === '' && delta.toolCalls.length === 0 && delta.finish === null && !queryOnly && !streamOptions.continuousUsage) return null
     const extras = stepExtras(this.#plan, step, pending.tokenIds, this.#times)
     const choice = this.#plan.kind === 'chat' ? this.#chatChoice(step, pending) : this.#completionChoice(step, pending)
     pending.tokenIds = []
@@ -91,8 +94,10 @@ export class ChunkMaker {
     return {
       index,
       delta: {
-        ...(delta.text === '' ? {} : { content: delta.text }),
+        ...(delta.text === '' && delta.toolCalls.length === 0 ? {} : { content: delta.text }),
+        ...(delta.toolCalls.length === 0 ? {} : { tool_calls: delta.toolCalls.map((call) => ({ index: call.index, ...callObject(call) })) }),
         ...(pending.sent ? {} : { role: 'assistant' }),
+        ...(delta.reasoning === '' ? {} : { reasoning_content: delta.reasoning }),
       },
       finish_reason: delta.finish,
       logprobs: chatLogprobs(this.#plan, pending.logprobs),
@@ -110,6 +115,8 @@ export class ChunkMaker {
 interface WholeChoice {
   readonly promptIndex: number
   text: string
+  reasoning: string
+  toolCalls: AnswerCall[]
   logprobs: TokenLogprob[]
   finish: FinishReason | null
 }
@@ -132,9 +139,11 @@ export class WholeAnswer {
   add(step: GenerationStep): void {
     const { delta } = step
     const known = this.#choices.get(step.index)
-    const choice: WholeChoice = known ?? { promptIndex: step.promptIndex, text: '', logprobs: [], finish: null }
+    const choice: WholeChoice = known ?? { promptIndex: step.promptIndex, text: '', reasoning: '', toolCalls: [], logprobs: [], finish: null }
     if (known === undefined) this.#choices.set(step.index, choice)
     choice.text += delta.text
+    choice.reasoning += delta.reasoning
+    choice.toolCalls.push(...delta.toolCalls)
     choice.logprobs.push(...delta.logprobs)
     choice.finish = delta.finish ?? choice.finish
     this.#extras = mergedExtras(this.#extras, stepExtras(this.#plan, step, delta.tokenIds, this.#times))
@@ -157,10 +166,16 @@ export class WholeAnswer {
     }
   }
 
-  #chatChoice(index: number, { text, logprobs, finish }: WholeChoice): JsonObject {
+  #chatChoice(index: number, { text, reasoning, toolCalls, logprobs, finish }: WholeChoice): JsonObject {
     return {
       index,
-      message: { content: this.#plan.queryOnly ? null : text, refusal: null, role: 'assistant' },
+      message: {
+        content: this.#plan.queryOnly || (text === '' && toolCalls.length > 0) ? null : text,
+        refusal: null,
+        ...(toolCalls.length === 0 ? {} : { tool_calls: toolCalls.map(callObject) }),
+        role: 'assistant',
+        ...(reasoning === '' ? {} : { reasoning_content: reasoning }),
+      },
       finish_reason: finish,
       logprobs: chatLogprobs(this.#plan, logprobs),
     }

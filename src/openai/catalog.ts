@@ -1,4 +1,5 @@
 /** The models that the HTTP API serves, as it sees them: implemented by the frontend over discovery, by tests as they like. */
+import type { ParserNames } from '../parsers/output-parser.ts'
 import type { Json, JsonObject } from '../ports.ts'
 import type { TextModel } from '../text/text-model.ts'
 
@@ -29,6 +30,8 @@ export interface ServedModel {
   readonly text: TextModel
   /** `mdc_sum` of the decode card, or null. */
   readonly cardChecksum: string | null
+  /** How its output is read; absent: as plain text. */
+  readonly parsers?: ParserNames
   /**
    * Runs a PreprocessedRequest map. Yields LLMEngineOutput maps in order; ending the iteration ends the request.
    * Errors: throws `FailureError`, also in the middle. `onRouted` is called once before the first output.

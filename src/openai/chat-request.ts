@@ -1,4 +1,5 @@
 /** A chat request: from its body to a plan. */
+import { outputParserMaker } from '../parsers/create-output-parser.ts'
 import type { Json, JsonObject } from '../ports.ts'
 import { TemplateError } from '../text/template-error.ts'
 import type { JsonValue } from '../text/text-model.ts'
@@ -68,7 +69,8 @@ export async function planChat(body: Fields, context: RequestContext): Promise<G
     tokensAsIds: body.boolean('return_tokens_as_token_ids') ?? false,
     skipSpecialTokens: body.boolean('skip_special_tokens') ?? true,
     includeStopString: sampling.options['include_stop_str_in_output'] === true,
-    echo: false, extension, queryOnly: isQueryOnly(extension), prompts: [{ tokenIds, text }], requests: [request],
+    echo: false, createParser: model.parsers === undefined ? undefined : outputParserMaker(model.parsers, { tools: tools.definitions, toolChoice: tools.choice }),
+    countsReasoning: (model.parsers?.reasoning ?? null) !== null, extension, queryOnly: isQueryOnly(extension), prompts: [{ tokenIds, text }], requests: [request],
   }
 }
 

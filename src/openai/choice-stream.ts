@@ -1,11 +1,13 @@
 /** One answer in the making: output tokens become text, held back while a stop string or a character may still complete. */
+import { randomUUID } from 'node:crypto'
+import { nothingParsed, type OutputParser, type ParsedDelta } from '../parsers/output-parser.ts'
 import type { Json } from '../ports.ts'
 import { StopScanner } from '../text/stop-scanner.ts'
 import type { TextDecoderStream } from '../text/text-model.ts'
 import { isJsonList, isJsonObject } from './fields.ts'
 import type { GenerationPlan, Prompt } from './generation-plan.ts'
 
-export type FinishReason = 'stop' | 'length' | 'content_filter'
+export type FinishReason = 'stop' | 'length' | 'content_filter' | 'tool_calls'
 
 /** Log probability of one token that was generated. */
 export interface TokenLogprob {
@@ -15,9 +17,22 @@ export interface TokenLogprob {
   readonly alternatives: readonly { readonly tokenId: number; readonly logprob: number }[]
 }
 
+/** A tool call of an answer, complete. */
+export interface AnswerCall {
+  /** Place among the answer's calls. */
+  readonly index: number
+  readonly id: string
+  readonly name: string
+  /** A JSON text. */
+  readonly arguments: string
+}
+
 /** What one worker output added to an answer. */
 export interface ChoiceDelta {
+  /** Content: without reasoning and tool calls. */
   readonly text: string
+  readonly reasoning: string
+  readonly toolCalls: readonly AnswerCall[]
   readonly tokenIds: readonly number[]
   readonly logprobs: readonly TokenLogprob[]
   readonly finish: FinishReason | null
@@ -32,23 +47,34 @@ export type WorkerOutput = { readonly [key: string]: Json | Uint8Array }
 /** The worker said that it failed: its message is for the log, not for the client. */
 export class WorkerFinishedWithError extends Error {}
 
+const noCalls: readonly AnswerCall[] = []
+
 /** State of one answer. Cost: per token one decoder step, per output one scan of its text. */
 export class ChoiceStream {
   readonly #plan: GenerationPlan
   readonly #decoder: TextDecoderStream
   readonly #scanner: StopScanner
+  readonly #parser: OutputParser | undefined
   #tokens = 0
+  #reasoningTokens = 0
+  #calls = 0
   #finished = false
 
   constructor(plan: GenerationPlan, prompt: Prompt) {
     this.#plan = plan
     this.#decoder = plan.model.text.decoder({ skipSpecialTokens: plan.skipSpecialTokens, after: prompt.tokenIds })
     this.#scanner = new StopScanner(plan.stop.strings, { includeStop: plan.includeStopString })
+    this.#parser = plan.createParser?.()
   }
 
   /** Tokens counted as generated, those that end the answer included. */
   get tokens(): number {
     return this.#tokens
+  }
+
+  /** Those of them that were reasoning. */
+  get reasoningTokens(): number {
+    return this.#reasoningTokens
   }
 
   get finished(): boolean {
@@ -87,19 +113,35 @@ export class ChoiceStream {
     if (finish === null && raw !== null) finish = raw.mapped
     if (stopReason === null && finish === 'stop') stopReason = stopReasonOf(output['stop_reason'])
     if (finish !== null) text += this.#finish()
-    return { text, tokenIds: used === tokenIds.length ? tokenIds : tokenIds.slice(0, used), logprobs: logprobs.slice(0, used), finish, stopReason, detailedFinish: finish === null ? null : (raw?.word ?? finish) }
+    const parsed = this.#parsed(text, finish !== null, used)
+    return { ...parsed, tokenIds: used === tokenIds.length ? tokenIds : tokenIds.slice(0, used), logprobs: logprobs.slice(0, used), finish: this.#calls > 0 && finish === 'stop' ? 'tool_calls' : finish, stopReason, detailedFinish: finish === null ? null : (raw?.word ?? finish) }
   }
 
   /** The outputs have ended without a word on why: what is held back goes out. */
   close(): ChoiceDelta | null {
     if (this.#finished) return null
-    return { text: this.#finish(), tokenIds: [], logprobs: [], finish: 'stop', stopReason: null, detailedFinish: null }
+    const parsed = this.#parsed(this.#finish(), true, 0)
+    return { ...parsed, tokenIds: [], logprobs: [], finish: this.#calls > 0 ? 'tool_calls' : 'stop', stopReason: null, detailedFinish: null }
   }
 
   #finish(): string {
     this.#finished = true
     const last = this.#scanner.push(this.#decoder.end())
     return last.text + this.#scanner.end()
+  }
+
+  #parsed(text: string, ended: boolean, tokens: number): Pick<ChoiceDelta, 'text' | 'reasoning' | 'toolCalls'> {
+    if (this.#parser === undefined) return { text, reasoning: '', toolCalls: noCalls }
+    const delta = text === '' ? nothingParsed : this.#parser.push(text)
+    const last = ended ? this.#parser.end() : nothingParsed
+    const reasoning = delta.reasoning + last.reasoning
+    if (reasoning !== '') this.#reasoningTokens += tokens
+    return { text: delta.content + last.content, reasoning, toolCalls: this.#numbered([...delta.toolCalls, ...last.toolCalls]) }
+  }
+
+  #numbered(calls: ParsedDelta['toolCalls']): readonly AnswerCall[] {
+    if (calls.length === 0) return noCalls
+    return calls.map((call) => ({ index: this.#calls++, id: call.id ?? `call-${randomUUID()}`, name: call.name, arguments: call.arguments }))
   }
 
   /** Why the answer ends with this token, if it does. */

@@ -1,4 +1,5 @@
 /** A checked request, ready to run: what every worker is sent, and how its outputs become an answer. */
+import type { OutputParser } from '../parsers/output-parser.ts'
 import type { Json, JsonObject } from '../ports.ts'
 import type { ServedModel } from './catalog.ts'
 import { ApiError, invalidField } from './api-error.ts'
@@ -28,6 +29,10 @@ export interface GenerationPlan {
   readonly skipSpecialTokens: boolean
   readonly includeStopString: boolean
   readonly echo: boolean
+  /** Reads content, reasoning and tool calls from one answer's text; undefined: all of it is content. */
+  readonly createParser?: (() => OutputParser) | undefined
+  /** Usage tells the tokens of reasoning. */
+  readonly countsReasoning?: boolean
   readonly extension: Extension
   /** Only the choice of workers is asked for; nothing runs. */
   readonly queryOnly: boolean

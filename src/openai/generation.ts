@@ -15,6 +15,8 @@ export interface Usage {
   readonly completionTokens: number
   /** As the engines reported it; null when none did. */
   readonly cachedTokens: number | null
+  /** Of the completion's; null when the model has no reasoning parser. */
+  readonly reasoningTokens: number | null
 }
 
 /** One step of an answer. */
@@ -44,16 +46,22 @@ const withoutOutput = (): FailureError =>
     publicDetail: { type: 'message', message: 'the worker ended the request without an output; try again, and see the worker\'s log if it persists' },
   })
 
-const nothingNew: ChoiceDelta = { text: '', tokenIds: [], logprobs: [], finish: null, stopReason: null, detailedFinish: null }
+const nothingNew: ChoiceDelta = { text: '', reasoning: '', toolCalls: [], tokenIds: [], logprobs: [], finish: null, stopReason: null, detailedFinish: null }
 
 /** Counts of all prompts together. */
 class UsageCount {
   readonly #cached = new Map<number, number>()
   readonly #promptTokens: number
   completionTokens = 0
+  #reasoningTokens: number | null
 
   constructor(plan: GenerationPlan) {
     this.#promptTokens = plan.prompts.reduce((sum, prompt) => sum + prompt.tokenIds.length, 0)
+    this.#reasoningTokens = plan.countsReasoning === true ? 0 : null
+  }
+
+  reasoned(tokens: number): void {
+    if (this.#reasoningTokens !== null) this.#reasoningTokens += tokens
   }
 
   see(promptIndex: number, output: WorkerOutput): void {
@@ -66,7 +74,7 @@ class UsageCount {
   now(): Usage {
     let cached: number | null = null
     for (const tokens of this.#cached.values()) cached = (cached ?? 0) + tokens
-    return { promptTokens: this.#promptTokens, completionTokens: this.completionTokens, cachedTokens: cached }
+    return { promptTokens: this.#promptTokens, completionTokens: this.completionTokens, cachedTokens: cached, reasoningTokens: this.#reasoningTokens }
   }
 }
 
@@ -153,9 +161,11 @@ async function* runPrompt(plan: GenerationPlan, promptIndex: number, usage: Usag
       const choice = known ?? new ChoiceStream(plan, prompt)
       if (known === undefined) choices.set(index, choice)
       const before = choice.tokens
+      const reasonedBefore = choice.reasoningTokens
       const delta = pushed(choice, output)
       if (delta === null) continue
       usage.completionTokens += choice.tokens - before
+      usage.reasoned(choice.reasoningTokens - reasonedBefore)
       usage.see(promptIndex, output)
       yield step(index, delta, known === undefined, output)
       // A worker that said itself that it has finished ends by itself; one that did not is told so.

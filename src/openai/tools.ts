@@ -1,4 +1,5 @@
 /** Tools of a chat request: checked, and turned into a schema where the client demands a call. */
+import type { ToolChoice } from '../parsers/output-parser.ts'
 import type { Json, JsonObject } from '../ports.ts'
 import { invalidField } from './api-error.ts'
 import { isJsonObject, type Fields } from './fields.ts'
@@ -6,7 +7,8 @@ import { isJsonObject, type Fields } from './fields.ts'
 export const toolsMax = 1536
 export const toolNameLengthMax = 128
 
-interface Tool {
+/** A tool as the request gives it. */
+export interface Tool {
   readonly name: string
   readonly parameters: Json
 }
@@ -14,6 +16,8 @@ interface Tool {
 export interface ToolUse {
   /** For the template, also under `tool_choice: "none"`; undefined when there are none. */
   readonly tools: readonly Json[] | undefined
+  readonly definitions: readonly Tool[]
+  readonly choice: ToolChoice
   /** Schema of the answer when a call is demanded. */
   readonly schema: JsonObject | undefined
 }
@@ -25,15 +29,15 @@ export function readTools(body: Fields): ToolUse {
   const tools = list.map((item, index) => toolOf(item, index))
   const given = list.length === 0 ? undefined : list
   const choice = body.get('tool_choice')
-  if (choice === undefined || choice === 'auto' || choice === 'none') return { tools: given, schema: undefined }
+  if (choice === undefined || choice === 'auto' || choice === 'none') return { tools: given, definitions: tools, choice: choice ?? 'auto', schema: undefined }
   if (choice === 'required') {
     if (tools.length === 0) throw invalidField('tool_choice', '`tool_choice` is "required" but `tools` is empty; give at least one tool')
-    return { tools: given, schema: anyCallSchema(tools) }
+    return { tools: given, definitions: tools, choice: 'required', schema: anyCallSchema(tools) }
   }
   const name = chosenName(body)
   const tool = tools.find((candidate) => candidate.name === name)
   if (tool === undefined) throw invalidField('tool_choice', `the tool ${JSON.stringify(name)} of \`tool_choice\` is not among \`tools\`; name one of: ${tools.map((each) => each.name).slice(0, 20).join(', ') || '(none given)'}`)
-  return { tools: given, schema: isJsonObject(tool.parameters) ? tool.parameters : { type: 'object' } }
+  return { tools: given, definitions: tools, choice: { name }, schema: isJsonObject(tool.parameters) ? tool.parameters : { type: 'object' } }
 }
 
 function toolOf(item: Json, index: number): Tool {

@@ -1,0 +1,47 @@
+/** What a parser of a model's output takes and gives: text in pieces, split into content, reasoning and tool calls. */
+
+/** One complete call. */
+export interface ToolCall {
+  readonly name: string
+  /** A JSON text, as the model wrote it where that was JSON. */
+  readonly arguments: string
+  /** As the model named it; most families name none. */
+  readonly id?: string
+}
+
+/** What became certain with one piece of text. */
+export interface ParsedDelta {
+  readonly content: string
+  readonly reasoning: string
+  readonly toolCalls: readonly ToolCall[]
+}
+
+/** State of one answer. Pieces may be cut anywhere: the deltas put together are the same. */
+export interface OutputParser {
+  push(text: string): ParsedDelta
+  /** The output has ended: what was held back is settled. Comes once. */
+  end(): ParsedDelta
+}
+
+/** The parsers that a model card names, in the original's words; null where it names none. */
+export interface ParserNames {
+  readonly toolCall: string | null
+  readonly reasoning: string | null
+}
+
+/** A tool of the request. */
+export interface ToolDefinition {
+  readonly name: string
+  /** JSON schema of its arguments. */
+  readonly parameters: unknown
+}
+
+export type ToolChoice = 'none' | 'auto' | 'required' | { readonly name: string }
+
+/** What of the request decides how its output is read. */
+export interface ParseRequest {
+  readonly tools: readonly ToolDefinition[]
+  readonly toolChoice: ToolChoice
+}
+
+export const nothingParsed: ParsedDelta = { content: '', reasoning: '', toolCalls: [] }
