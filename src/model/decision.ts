@@ -96,3 +96,14 @@ export interface Refusal {
   readonly message: string
   readonly exclusions: readonly Exclusion[]
 }
+
+/** A request that waits for a worker with room: its one answer comes later, unless it is cancelled first. */
+export interface Parked {
+  readonly kind: 'parked'
+  readonly requestId: string
+  /** The request leaves the queue; no answer comes. Without effect after the answer. */
+  cancel(): void
+}
+
+/** Takes the answer to a parked request. Called at most once. Must not throw. */
+export type OnDecided = (answer: Decision | Refusal) => void

@@ -27,6 +27,8 @@ export interface RoutingRequest {
   readonly allowedWorkerIds?: ReadonlySet<WorkerId>
   /** Workers that must not be chosen: failed attempts of this request and inhibited instances. */
   readonly excludedWorkerIds?: ReadonlySet<WorkerId>
+  /** Workers that are chosen only when nobody else may take the request. May change while the request waits. */
+  readonly avoidedWorkerIds?: ReadonlySet<WorkerId>
   readonly requiredTaints?: readonly string[]
   /** Taint to weight (f32 widened). */
   readonly preferredTaints?: ReadonlyMap<string, number>
@@ -34,4 +36,6 @@ export interface RoutingRequest {
   readonly expectedOutputTokens?: number
   readonly priorityJumpSeconds?: number
   readonly strictPriority?: number
+  /** Name of a policy class or family; unknown names mean the default one. */
+  readonly policyClass?: string
 }

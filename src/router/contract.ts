@@ -1,5 +1,5 @@
 /** The router's heart as the services see it. `KvRouter` (kv-router.ts) implements it. */
-import type { Decision, Refusal } from '../model/decision.ts'
+import type { Decision, OnDecided, Parked, Refusal } from '../model/decision.ts'
 import type { OverloadThresholds } from '../load/overload-monitor.ts'
 import type { HashList } from '../model/hash-list.ts'
 import type { ApplyStatus, RouterEvent, StorageTier } from '../model/kv-event.ts'
@@ -7,6 +7,7 @@ import type { RouterConfigOverride, RoutingRequest } from '../model/routing-requ
 import type { WorkerDescription, WorkerId, WorkerRank, WorkerRole } from '../model/worker.ts'
 import type { Clock, Random } from '../ports.ts'
 import type { SelectionMode } from '../scheduling/mode-choice.ts'
+import type { SelectionPolicySettings } from '../scheduling/selection-policy.ts'
 
 /** Settings of one router, already validated. Names follow Dynamo's options. */
 export interface RouterSettings {
@@ -16,6 +17,8 @@ export interface RouterSettings {
   readonly role: WorkerRole
   /** How workers are chosen instead of by cost; left out: by cost. Caches are then not looked at. */
   readonly selectionMode?: SelectionMode
+  /** The named policy that chooses; left out: the builtin cost with the settings below. */
+  readonly selectionPolicy?: SelectionPolicySettings
   readonly overlapScoreCredit: number
   readonly overlapScoreCreditDecay: number
   readonly prefillLoadScale: number
@@ -30,6 +33,8 @@ export interface RouterSettings {
   readonly trackPrefillTokens: boolean
   readonly tracking: TrackingHashSettings
   readonly ttlSeconds: number
+  /** Blocks of a routed request count before their event arrives, for this long; null: not. */
+  readonly predictedTtlSeconds: number | null
   /** A booking without a sign of life for this long is dropped. */
   readonly activeRequestExpirySeconds: number
   /** Busy thresholds; null = off. Source: router-algorithm 9.6. */
@@ -103,6 +108,11 @@ export interface Router {
   select(request: RoutingRequest): Decision | Refusal
   /** Chooses and books in one step; an approximate rank records the prompt's blocks. */
   route(request: RoutingRequest): Decision | Refusal
+  /**
+   * Like `route`, in the order of the queue: at once where a worker has room, else parked. `onDecided` hears of parked requests
+   * only, from within another call of this router.
+   */
+  submit(request: RoutingRequest, onDecided: OnDecided): Decision | Refusal | Parked
   /** First output: the request's prefill tokens are no longer load. Unknown ids: false. */
   prefillCompleted(requestId: string): boolean
   /** More output tokens of a booked request; books output blocks when `trackOutputBlocks`. A sign of life. */

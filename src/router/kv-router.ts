@@ -4,31 +4,32 @@
  * Choosing and booking are one step, so two requests never see the same load. Nothing here waits, logs or reads a clock
  * but through its ports.
  */
-import type { ApproximatePrefixIndex, OverlapScores } from '../index/contract.ts'
+import type { OverlapScores } from '../index/contract.ts'
 import { createOverlapScores } from '../index/overlap-scores.ts'
-import { createPrefixIndex } from '../index/prefix-index.ts'
 import { ActiveSequences } from '../load/active-sequences.ts'
 import { OverloadMonitor, type OverloadThresholds } from '../load/overload-monitor.ts'
-import type { Decision, Refusal } from '../model/decision.ts'
+import type { Decision, OnDecided, Parked, Refusal } from '../model/decision.ts'
 import type { ApplyStatus, RouterEvent } from '../model/kv-event.ts'
 import type { RoutingRequest } from '../model/routing-request.ts'
 import type { RankSlot, WorkerDescription, WorkerId, WorkerRank } from '../model/worker.ts'
-import { listExclusions } from '../scheduling/eligibility.ts'
+import { isAvoiding, listExclusions, preferringOthers } from '../scheduling/eligibility.ts'
 import type { OverloadTest } from '../scheduling/eligibility.ts'
+import type { CostWeights } from '../scheduling/cost.ts'
 import { ModeChoice } from '../scheduling/mode-choice.ts'
 import { overrideError } from '../scheduling/override.ts'
+import type { TwoTierParameters } from '../scheduling/selection-policy.ts'
 import { Selection } from '../scheduling/selection.ts'
 import type { LoadRow, KvRouterPorts, OverlapQuery, OverlapReport, OverlapRow, Router, RouterSettings } from './contract.ts'
 import { explainSelection } from './explanation.ts'
 import { resolvePin } from './pin.ts'
+import { PoolIndex } from './pool-index.ts'
+import type { IndexMode } from './pool-index.ts'
 import { PromptHasher } from './prompt-hasher.ts'
 import { allOverloaded, duplicateRequest, nonFiniteCost, noneEligible, noWorkers, pinMissing, refusal } from './refusals.ts'
 import { WorkerDirectory } from './worker-directory.ts'
 import type { WorkerRecord } from './worker-directory.ts'
 import { noHashes } from '../model/hash-list.ts'
 import type { HashList } from '../model/hash-list.ts'
-
-type IndexMode = 'events' | 'approximate'
 
 /** A prompt as one decision sees it. */
 interface Prompt {
@@ -51,25 +52,30 @@ export class KvRouter implements Router {
   readonly settings: RouterSettings
   readonly #ports: KvRouterPorts
   readonly #directory = new WorkerDirectory()
-  readonly #index: ApproximatePrefixIndex
+  readonly #index: PoolIndex
   readonly #loads: ActiveSequences
   #monitor: OverloadMonitor
   readonly #hasher: PromptHasher
   readonly #selection = new Selection()
   readonly #scores: OverlapScores = createOverlapScores(16)
   readonly #overlapScores: OverlapScores = createOverlapScores(16)
-  /** Ranks fed by routing decisions. */
-  readonly #approximate = new Set<RankSlot>()
   #overloadTest: OverloadTest | null = null
+  readonly #weights: CostWeights
+  readonly #temperature: number
+  readonly #twoTier: TwoTierParameters | null
   readonly #isLoadOnly: boolean
+  /** Whether decisions look at caches at all. */
+  readonly #readsCaches: boolean
   /** Null: workers are chosen by cost. */
   readonly #mode: ModeChoice | null
   #generation = 0
+  /** The request of the last selection, as its candidates were collected. */
+  #asked: RoutingRequest | null = null
 
   constructor(settings: RouterSettings, ports: KvRouterPorts) {
     this.settings = settings
     this.#ports = ports
-    this.#index = createPrefixIndex({ ttlMs: 1000 * settings.ttlSeconds })
+    this.#index = new PoolIndex(settings)
     this.#loads = new ActiveSequences({ expiryMs: 1000 * settings.activeRequestExpirySeconds })
     this.#monitor = new OverloadMonitor({
       decodeBlocks: settings.activeDecodeBlocksThreshold,
@@ -79,7 +85,13 @@ export class KvRouter implements Router {
     this.#hasher = new PromptHasher(settings)
     this.#armOverloadTest()
     this.#mode = settings.selectionMode === undefined ? null : new ModeChoice(settings.selectionMode)
-    this.#isLoadOnly = settings.role === 'decode' || settings.overlapScoreCredit === 0
+    const policy = settings.selectionPolicy
+    const parameters = policy?.type === 'dynamo-default-cost-fn' ? policy.parameters : {}
+    this.#weights = { ...costWeightsOf(settings), ...parameters }
+    this.#temperature = parameters.temperature ?? settings.temperature
+    this.#twoTier = policy?.type === 'dynamo-two-tier-cost-fn' ? policy.parameters : null
+    this.#readsCaches = settings.role !== 'decode' || this.#twoTier !== null
+    this.#isLoadOnly = this.#twoTier === null && (settings.role === 'decode' || this.#weights.overlapScoreCredit === 0)
   }
 
   // ---- Workers -------------------------------------------------------------------------------------------------------------
@@ -101,7 +113,7 @@ export class KvRouter implements Router {
     const { worker, isNew, added, dropped } = this.#directory.upsert(description)
     this.#generation += 1
     for (const { slot, dpRank } of dropped) {
-      if (this.#approximate.has(slot)) this.#ports.listener?.onIndexMode?.({ workerId: worker.workerId, dpRank }, 'events')
+      if (this.#index.isApproximate(slot)) this.#ports.listener?.onIndexMode?.({ workerId: worker.workerId, dpRank }, 'events')
       this.#dropSlot(slot)
     }
     this.#loads.ensureSlots(this.#directory.slotEnd)
@@ -120,9 +132,8 @@ export class KvRouter implements Router {
   }
 
   #dropSlot(slot: RankSlot): void {
-    this.#index.dropRank(slot)
+    this.#index.drop(slot)
     this.#loads.dropSlot(slot)
-    this.#approximate.delete(slot)
     this.#directory.reuse(slot)
   }
 
@@ -140,17 +151,13 @@ export class KvRouter implements Router {
     const slot = this.#directory.slotOf(event.workerId, event.dpRank)
     if (slot < 0 || !this.settings.useKvEvents) return 'invalid_block'
     // Who sends events needs no guesses.
-    if (this.#approximate.has(slot)) this.#setMode(slot, 'events')
-    if (data.kind === 'cleared') {
-      this.#index.dropRank(slot)
-      return 'ok'
-    }
+    if (this.#index.isApproximate(slot)) this.#setMode(slot, 'events')
     return this.#index.apply(slot, event.storageTier, data)
   }
 
   resetRank(rank: WorkerRank): void {
     const slot = this.#directory.slotOf(rank.workerId, rank.dpRank)
-    if (slot >= 0) this.#index.dropRank(slot)
+    if (slot >= 0) this.#index.clear(slot)
   }
 
   setIndexMode(rank: WorkerRank, mode: IndexMode): void {
@@ -159,10 +166,7 @@ export class KvRouter implements Router {
   }
 
   #setMode(slot: RankSlot, mode: IndexMode): void {
-    if (this.#approximate.has(slot) === (mode === 'approximate')) return
-    this.#index.dropRank(slot)
-    if (mode === 'approximate') this.#approximate.add(slot)
-    else this.#approximate.delete(slot)
+    if (!this.#index.setMode(slot, mode)) return
     this.#ports.listener?.onIndexMode?.(this.#directory.rankOf(slot), mode)
   }
 
@@ -178,6 +182,10 @@ export class KvRouter implements Router {
     return this.#decide(request, true)
   }
 
+  submit(request: RoutingRequest, _onDecided: OnDecided): Decision | Refusal | Parked {
+    return this.route(request)
+  }
+
   #decide(request: RoutingRequest, book: boolean): Decision | Refusal {
     this.#generation += 1
     const invalid = request.override === undefined ? null : overrideError(request.override)
@@ -188,13 +196,14 @@ export class KvRouter implements Router {
     this.#measure(prompt)
     const { settings } = this
     const row = this.#selection.choose({
-      weights: settings,
+      weights: this.#weights,
+      hitWeights: settings,
       blockSize: settings.blockSize,
       promptTokens: request.tokens.length,
       trackPrefillTokens: prompt.trackPrefillTokens,
       poolLabel: settings.role === 'prefill' ? 'prefill' : 'decode',
       loadOnly: this.#isLoadOnly,
-    }, settings.temperature, this.#ports.random)
+    }, this.#temperature, this.#ports.random, this.#twoTier)
     if (row < 0) return this.#refuse(request, this.#nonFinite(request))
     const decision = this.#decision(request, prompt, request.pin === undefined ? this.#byMode(row, book) : row, book)
     this.#ports.listener?.onDecision?.(decision, request)
@@ -206,7 +215,13 @@ export class KvRouter implements Router {
   }
 
   #collect(request: RoutingRequest): Refusal | null {
+    const refused = this.#collectFrom(preferringOthers(request))
+    return refused !== null && isAvoiding(request) ? this.#collectFrom(request) : refused
+  }
+
+  #collectFrom(request: RoutingRequest): Refusal | null {
     const directory = this.#directory
+    this.#asked = request
     if (directory.size === 0) return noWorkers(request)
     if (this.#mode?.mode === 'direct') return pinMissing(request)
     this.#selection.collect(directory.ordered, directory.slots, request, this.#overloadTest)
@@ -229,7 +244,7 @@ export class KvRouter implements Router {
     const blockCount = this.#hasher.blockCount(request.tokens.length)
     const trackedBlocks = settings.trackActiveBlocks ? blockCount : 0
     const shares = trackedBlocks > 0 && (request.override?.assumeKvReuse ?? settings.assumeKvReuse)
-    const looksUp = this.#mode === null && (settings.role !== 'decode' || this.#approximate.size > 0)
+    const looksUp = this.#mode === null && (this.#readsCaches || this.#index.approximateCount > 0)
     const local = blockCount > 0 && (looksUp || shares) ? this.#hasher.local(request) : noHashes
     return {
       local,
@@ -246,7 +261,7 @@ export class KvRouter implements Router {
     const loads = this.#loads
     const { prefillTokens, requests } = loads
     const scores = this.#scores
-    const looksUp = this.#mode === null && this.settings.role !== 'decode' && prompt.local.length > 0
+    const looksUp = this.#mode === null && this.#readsCaches && prompt.local.length > 0
     if (looksUp) this.#index.find(prompt.local, scores)
     const reach = looksUp ? Math.min(scores.slotCount, scores.device.length) : 0
     const livePrefix = prompt.tracking === null ? 0 : loads.match(prompt.tracking)
@@ -298,8 +313,8 @@ export class KvRouter implements Router {
       booked: book && this.#book(request, prompt, slot, effectivePrefillTokens),
       explain: () => {
         if (generation !== this.#generation) throw new Error('a decision can be explained until the next decision or change of workers')
-        return explainSelection(this.#directory, table, request, this.#overloadTest, {
-          choice: request.pin === undefined ? kind : 'pinned', temperature: this.settings.temperature,
+        return explainSelection(this.#directory, table, request.pin === undefined ? this.#asked! : request, this.#overloadTest, {
+          choice: request.pin === undefined ? kind : 'pinned', temperature: this.#temperature,
         })
       },
     }
@@ -316,7 +331,7 @@ export class KvRouter implements Router {
       promptTokens: request.tokens.length,
       expectedOutputTokens: request.expectedOutputTokens ?? null,
     }, this.settings.blockSize, nowMs)
-    if (this.#approximate.has(slot) && prompt.local.length > 0) {
+    if (prompt.local.length > 0 && this.#index.wantsRecord(slot)) {
       this.#index.record(slot, prompt.local, this.#hasher.sequence(prompt.local), nowMs)
     }
     this.#observe(slot)
@@ -410,7 +425,7 @@ export class KvRouter implements Router {
       activePrefillTokens: this.#loads.prefillTokens[slot]!,
       activeDecodeBlocks: this.#loads.activeBlocks(slot),
       activeRequests: this.#loads.requests[slot]!,
-      cachedBlocks: this.#index.blockCount(slot, 'device'),
+      cachedBlocks: this.#index.deviceBlocks(slot),
     }))
   }
 
@@ -464,3 +479,12 @@ export class KvRouter implements Router {
       worker.slots.map((slot, index) => row(slot, worker.workerId, worker.dpStart + index)))
   }
 }
+
+const costWeightsOf = (settings: RouterSettings): CostWeights => ({
+  overlapScoreCredit: settings.overlapScoreCredit,
+  overlapScoreCreditDecay: settings.overlapScoreCreditDecay,
+  prefillLoadScale: settings.prefillLoadScale,
+  decodeActiveRequestWeight: settings.decodeActiveRequestWeight,
+  hostCacheHitWeight: settings.hostCacheHitWeight,
+  diskCacheHitWeight: settings.diskCacheHitWeight,
+})

@@ -28,6 +28,13 @@ export const hasConditions = (request: RoutingRequest): boolean =>
   request.dpRank !== undefined ||
   (request.loraName !== undefined && request.loraName !== '')
 
+/** Whether a request would rather not go to some workers. */
+export const isAvoiding = (request: RoutingRequest): boolean => request.avoidedWorkerIds !== undefined && request.avoidedWorkerIds.size > 0
+
+/** The request with the avoided workers excluded; itself when there are none. */
+export const preferringOthers = (request: RoutingRequest): RoutingRequest =>
+  isAvoiding(request) ? { ...request, excludedWorkerIds: new Set([...request.avoidedWorkerIds!, ...(request.excludedWorkerIds ?? [])]) } : request
+
 /** The first taint asked for that the worker lacks, or undefined. */
 export function missingTaint(worker: SchedulableWorker, request: RoutingRequest): string | undefined {
   return request.requiredTaints?.find((taint) => !worker.taints.has(taint))

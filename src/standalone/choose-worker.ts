@@ -1,27 +1,25 @@
 /** Choosing in one pool: workers that are set aside come last, those that failed this request not at all. */
-import type { Decision, Refusal } from '../model/decision.ts'
+import type { Decision, OnDecided, Parked, Refusal } from '../model/decision.ts'
 import type { RoutingRequest } from '../model/routing-request.ts'
 import type { WorkerId } from '../model/worker.ts'
 import { noWorkers } from './refusal-failure.ts'
 import type { RoutedPool } from './routed-pool.ts'
 
 export interface Choice {
-  readonly request: Omit<RoutingRequest, 'excludedWorkerIds'>
+  readonly request: Omit<RoutingRequest, 'excludedWorkerIds' | 'avoidedWorkerIds'>
   /** Workers that failed this request, and those that cannot serve it. */
   readonly excluded: ReadonlySet<WorkerId>
-  readonly book: boolean
 }
 
-/** First without the workers that are set aside; when nobody else is left, with them: better a doubtful worker than none. */
-export function chooseWorker(pool: RoutedPool, { request, excluded, book }: Choice): Decision | Refusal {
-  const { router } = pool
-  if (router === null) return noWorkers(request.requestId)
-  const ask = (excludedWorkerIds: ReadonlySet<WorkerId>): Decision | Refusal => {
-    const complete = { ...request, excludedWorkerIds }
-    return book ? router.route(complete) : router.select(complete)
-  }
-  const aside = pool.setAsideIds()
-  if (aside.size === 0) return ask(excluded)
-  const careful = ask(new Set([...aside, ...excluded]))
-  return careful.kind === 'refused' ? ask(excluded) : careful
+/** Chooses and books. `parked`: the answer comes through `onDecided`, and only then. Better a doubtful worker than none. */
+export function chooseWorker(pool: RoutedPool, choice: Choice, onDecided: OnDecided): Decision | Refusal | Parked {
+  return pool.router?.submit(completed(pool, choice), onDecided) ?? noWorkers(choice.request.requestId)
 }
+
+/** The choice as of now: books nothing, and does not wait. */
+export function previewWorker(pool: RoutedPool, choice: Choice): Decision | Refusal {
+  return pool.router?.select(completed(pool, choice)) ?? noWorkers(choice.request.requestId)
+}
+
+const completed = (pool: RoutedPool, { request, excluded }: Choice): RoutingRequest =>
+  ({ ...request, excludedWorkerIds: excluded, avoidedWorkerIds: pool.setAsideIds() })

@@ -63,3 +63,9 @@ export function decodeConstraint({ prefillPool, log, observer }: RoutedGenerateP
     taints: { ...(required.length === 0 ? {} : { required_taints: required }), ...(preferred.size === 0 ? {} : { preferred_taints: Object.fromEntries(preferred) }) },
   }
 }
+
+/** SGLang's decode workers wait for blocks and cannot compute a prompt themselves. */
+export function isBootstrapPool(pool: RoutedPool): boolean {
+  for (const worker of pool.router?.workers ?? []) if (pool.card(worker.workerId)?.bootstrap != null) return true
+  return false
+}

@@ -164,6 +164,7 @@ export class RoutedPool {
 
   /** Bookings expire, and workers without a card are named; call every second. */
   tick(): void {
+    this.setAsideIds()
     this.router?.tick()
     this.pool.tick(this.#parts.clock.nowMs())
   }
@@ -186,7 +187,7 @@ export class RoutedPool {
     this.#aside.add(workerId)
   }
 
-  /** Workers that are not to be chosen now. Shared: valid until the next call. */
+  /** Workers that are not to be chosen now. One set for the pool's life, current after each call. */
   setAsideIds(): ReadonlySet<WorkerId> {
     for (const workerId of this.#aside) if (this.#memberOf(workerId)?.directory.isSetAside(workerId) !== true) this.#aside.delete(workerId)
     return this.#aside

@@ -3,33 +3,27 @@
  * attempt. A round that fails is followed by another while nothing was relayed (retry) or the tokens so far can be put behind the
  * prompt (migration). Every round has bookings, room and hand-over id of its own, and gives them back before the next.
  */
-import type { Decision, Refusal } from '../model/decision.ts'
+import type { Decision, Parked, Refusal } from '../model/decision.ts'
 import { FailureError, isRetryableElsewhere, type Failure } from '../model/failure.ts'
 import type { RoutingRequest } from '../model/routing-request.ts'
 import type { WorkerId } from '../model/worker.ts'
 import { afterPrefillFailure } from '../disagg/fall-back.ts'
 import type { DecodePayload } from '../disagg/hand-over.ts'
 import { canContinue, isMigratable } from '../disagg/migration.ts'
-import type { MsgpackValue } from '../msgpack/cursor.ts'
 import type { CancelKind, IncomingRequest, ResponseWriter } from '../ports.ts'
 import { decodeGenerateRequest, type EncodedValue, type GenerateRequest, type RequestEdits } from '../dynamo/wire/generate-request.ts'
 import { encodeQueryAnswer, transcodeFrame } from '../dynamo/wire/output-frame.ts'
-import { chooseWorker } from './choose-worker.ts'
-import { decodeConstraint, prefillHints, unreachablePrefillWorkers } from './decode-constraint.ts'
+import { chooseWorker, previewWorker } from './choose-worker.ts'
+import { decodeConstraint, isBootstrapPool, prefillHints, unreachablePrefillWorkers } from './decode-constraint.ts'
 import { DecodeAttempt } from './decode-attempt.ts'
+import { decodeEdits, mapOf, outgoingHeaders, type HandedOver, type ValueMap } from './decode-edits.ts'
 import { PrefillLeg, type PrefillListener } from './prefill-leg.ts'
 import { refusalFailure } from './refusal-failure.ts'
 import { relayedFailure } from './relay-failure.ts'
 import { answerFailure, type RouteNote, type RoutedGenerate, type RoutedGenerateParts } from './routed-generate.ts'
 import type { RoutedPool } from './routed-pool.ts'
 
-/** Headers that travel on to the worker. */
-const forwardedHeaders = ['traceparent', 'tracestate', 'x-request-id'] as const
-
 const none: ReadonlySet<WorkerId> = new Set()
-type ValueMap = { readonly [key: string]: MsgpackValue }
-const mapOf = (value: MsgpackValue | undefined): ValueMap =>
-  typeof value === 'object' && value !== null && !Array.isArray(value) && !(value instanceof Uint8Array) ? (value as ValueMap) : {}
 
 export class RoutedRequest {
   readonly #parts: RoutedGenerateParts
@@ -43,6 +37,10 @@ export class RoutedRequest {
   #generate: GenerateRequest | null = null
   #attempt: DecodeAttempt | null = null
   #prefill: PrefillLeg | null = null
+  /** The round waits in the queue of a pool. */
+  #parked: Parked | null = null
+  /** What the parked decode stage is to fetch. */
+  #parkedHandOver: HandedOver | null = null
   #retries = 0
   #migrations = 0
   #over = false
@@ -123,14 +121,28 @@ export class RoutedRequest {
   #startPrefill(pool: RoutedPool, after: Failure | null): void {
     const generate = this.#generate
     if (this.#over || generate === null) return
-    const { observer, log, pool: decodePool } = this.#parts
+    const { pool: decodePool } = this.#parts
     const hints = prefillHints(generate, pool)
     const excluded = new Set([...this.#failedPrefill, ...unreachablePrefillWorkers(pool, decodePool)])
     const request: Omit<RoutingRequest, 'excludedWorkerIds'> = { ...hints, requestId: this.#bookingId, model: generate.model, tokens: generate.tokens }
-    const decision = chooseWorker(pool, { request, excluded, book: true })
+    const isPinned = hints.pin !== undefined
+    const answer = chooseWorker(pool, { request, excluded }, (late) => this.#unparked(() => this.#prefillChosen(generate, pool, after, isPinned, late)))
+    if (answer.kind === 'parked') this.#parked = answer
+    else this.#prefillChosen(generate, pool, after, isPinned, answer)
+  }
+
+  /** The answer that a parked round waited for. */
+  #unparked(next: () => void): void {
+    this.#parked = null
+    this.#parkedHandOver = null
+    next()
+  }
+
+  #prefillChosen(generate: GenerateRequest, pool: RoutedPool, after: Failure | null, isPinned: boolean, decision: Decision | Refusal): void {
+    const { observer, log } = this.#parts
     if (decision.kind === 'refused') {
       observer.onRefused(decision)
-      this.#prefillFailed(pool, after ?? refusalFailure(decision), false, hints.pin !== undefined)
+      this.#prefillFailed(pool, after ?? refusalFailure(decision), false, isPinned)
       return
     }
     const instance = pool.lookup(decision.workerId)
@@ -152,12 +164,12 @@ export class RoutedRequest {
         if (this.#prefill !== leg) return
         this.#failedPrefill.add(decision.workerId)
         log.warn({ request_id: this.request.id, worker_id: decision.workerId.toString(), stage: 'prefill', reason: failure.reason }, `prefill failed: ${failure.message}`)
-        this.#prefillFailed(pool, failure, handedOver, hints.pin !== undefined)
+        this.#prefillFailed(pool, failure, handedOver, isPinned)
       },
     }
     const leg = new PrefillLeg({ parts: this.#parts, owner: this.#owner, pool, routed: this, router, generate, decision, instance, bookingId: this.#bookingId, listener })
     this.#prefill = leg
-    leg.send(this.#outgoingHeaders(), this.#tokens)
+    leg.send(outgoingHeaders(this.request.headers), this.#tokens)
   }
 
   #prefillFailed(pool: RoutedPool, failure: Failure, handedOver: boolean, pinned: boolean): void {
@@ -224,16 +236,25 @@ export class RoutedRequest {
     this.#end('success', null)
   }
 
-  #decode(after: Failure | null, handOver: { readonly leg: PrefillLeg; readonly payload: DecodePayload<EncodedValue> } | null): void {
+  #decode(after: Failure | null, handOver: HandedOver | null): void {
     const generate = this.#generate
     if (this.#over || generate === null) return
-    const { observer, pool, options } = this.#parts
+    const { pool, options } = this.#parts
     const constraint = handOver === null ? null : decodeConstraint(this.#parts, generate, handOver.leg.worker.workerId)
     const request: Omit<RoutingRequest, 'excludedWorkerIds'> = {
       ...generate.routing, ...constraint?.routing, requestId: this.#bookingId, model: generate.model, tokens: generate.tokens,
       ...(handOver === null ? {} : { override: { ...generate.routing.override, trackPrefillTokens: false, ...(options.decodeKvReuse ? {} : { assumeKvReuse: false }) } }),
     }
-    const decision = chooseWorker(pool, { request, excluded: this.#failedDecode, book: true })
+    const taints = constraint?.taints ?? null
+    const answer = chooseWorker(pool, { request, excluded: this.#failedDecode }, (late) => this.#unparked(() => this.#decodeChosen(generate, after, handOver, taints, late)))
+    if (answer.kind === 'parked') {
+      this.#parked = answer
+      this.#parkedHandOver = handOver
+    } else this.#decodeChosen(generate, after, handOver, taints, answer)
+  }
+
+  #decodeChosen(generate: GenerateRequest, after: Failure | null, handOver: HandedOver | null, taints: ValueMap | null, decision: Decision | Refusal): void {
+    const { observer, pool } = this.#parts
     if (decision.kind === 'refused') {
       this.#endRound()
       if (after !== null) this.#fail(after)
@@ -253,36 +274,11 @@ export class RoutedRequest {
     this.#logChoice('route', decision)
     const prefill = handOver === null ? null : handOver.leg.worker
     this.#attempt = new DecodeAttempt({ parts: this.#parts, owner: this.#owner, routed: this, router, generate, decision, instance, bookingId: this.#bookingId, prefill })
-    this.#attempt.send(this.#outgoingHeaders(), this.#decodeEdits(generate, decision, handOver, constraint?.taints ?? null))
+    this.#attempt.send(outgoingHeaders(this.request.headers), this.#decodeEdits(generate, decision, handOver, taints))
   }
 
-  #decodeEdits(generate: GenerateRequest, decision: Decision, handOver: { readonly leg: PrefillLeg; readonly payload: DecodePayload<EncodedValue> } | null, taints: ValueMap | null): RequestEdits {
-    const stop = this.#reducedStop(generate)
-    const appended = this.#tokens.length === 0 ? {} : { appendedTokens: this.#tokens, ...(stop === null ? {} : { stopConditions: stop }) }
-    if (handOver === null) return { routing: { dp_rank: decision.dpRank }, ...appended }
-    const { leg, payload } = handOver
-    const own = mapOf(generate.field('router_config_override'))
-    const nulls = Object.fromEntries(['overlap_score_credit', 'prefill_load_scale', 'router_temperature', 'assume_kv_reuse', 'track_prefill_tokens', 'shared_cache_multiplier'].map((name) => [name, own[name] ?? null]))
-    return {
-      routing: {
-        prefill_worker_id: leg.worker.workerId, dp_rank: decision.dpRank,
-        ...(payload.kind === 'bootstrap' ? { prefill_dp_rank: leg.worker.dpRank } : {}), ...(taints === null ? {} : { routing_constraints: taints }),
-      },
-      override: { ...nulls, overlap_score_credit: 0, track_prefill_tokens: false, ...(this.#parts.options.decodeKvReuse ? {} : { assume_kv_reuse: false }) },
-      ...(payload.kind === 'params' ? { prefillResult: { params: payload.params, promptTokensDetails: payload.promptTokensDetails } } : { bootstrapInfo: payload.info }),
-      ...appended,
-    }
-  }
-
-  /** What is left of the limits after the tokens that the caller already has. */
-  #reducedStop(generate: GenerateRequest): ValueMap | null {
-    const stop = mapOf(generate.field('stop_conditions'))
-    const left = (name: string, least: number): ValueMap => {
-      const value = stop[name]
-      return typeof value === 'number' ? { [name]: Math.max(least, value - this.#tokens.length) } : {}
-    }
-    const reduced = { ...left('max_tokens', 1), ...left('min_tokens', 0) }
-    return Object.keys(reduced).length === 0 ? null : reduced
+  #decodeEdits(generate: GenerateRequest, decision: Decision, handOver: HandedOver | null, taints: ValueMap | null): RequestEdits {
+    return decodeEdits({ generate, dpRank: decision.dpRank, tokens: this.#tokens, handOver, taints, decodeKvReuse: this.#parts.options.decodeKvReuse })
   }
 
   // ---- What legs tell ----
@@ -366,6 +362,14 @@ export class RoutedRequest {
       this.#note('cancelled', null)
       return
     }
+    const staged = this.#parkedHandOver
+    if (staged?.payload.kind === 'params') {
+      this.#releasing = true
+      this.#note('cancelled', null)
+      this.#parked?.cancel()
+      this.#unparked(() => this.#fetchAndDrop(staged.leg, staged.payload))
+      return
+    }
     this.#attempt?.cancel(kind)
     this.#endRound()
     this.#end('cancelled', null)
@@ -375,7 +379,7 @@ export class RoutedRequest {
   #fetchAndDrop(leg: PrefillLeg, payload: DecodePayload<EncodedValue>): void {
     const generate = this.#generate
     const { pool, client } = this.#parts
-    const decision = generate === null ? null : chooseWorker(pool, { request: { ...generate.routing, requestId: this.#bookingId, model: generate.model, tokens: generate.tokens }, excluded: none, book: false })
+    const decision = generate === null ? null : previewWorker(pool, { request: { ...generate.routing, requestId: this.#bookingId, model: generate.model, tokens: generate.tokens }, excluded: none })
     const instance = decision === null || decision.kind === 'refused' ? undefined : pool.lookup(decision.workerId)
     if (generate === null || decision === null || decision.kind === 'refused' || instance === undefined) return this.#released()
     let sawEnd = false
@@ -385,7 +389,7 @@ export class RoutedRequest {
       this.#released()
     }
     const edits = this.#decodeEdits(generate, decision, { leg, payload }, null)
-    const call = client.call(instance, { id: this.request.id, headers: this.#outgoingHeaders(), metadata: this.request.metadata, codec: instance.codec, body: generate.forWorker(edits, instance.codec) }, {
+    const call = client.call(instance, { id: this.request.id, headers: outgoingHeaders(this.request.headers), metadata: this.request.metadata, codec: instance.codec, body: generate.forWorker(edits, instance.codec) }, {
       onPrologue: () => call.kill(), onFrame: () => call.kill(), onEnd: end, onFail: end,
     })
   }
@@ -399,6 +403,9 @@ export class RoutedRequest {
 
   /** Gives back what the round holds. */
   #endRound(): void {
+    this.#parked?.cancel()
+    this.#parked = null
+    this.#parkedHandOver = null
     this.#prefill?.kill()
     this.#prefill = null
   }
@@ -408,13 +415,13 @@ export class RoutedRequest {
   #answerQuery(generate: GenerateRequest): void {
     const { pool } = this.#parts
     const request = { ...generate.routing, requestId: this.#bookingId, model: generate.model, tokens: generate.tokens }
-    const answer = chooseWorker(pool, { request, excluded: none, book: false })
+    const answer = previewWorker(pool, { request, excluded: none })
     if (answer.kind === 'refused') {
       this.#refused(answer)
       return
     }
     const prefillPool = this.#parts.prefillPool()
-    const prefill = prefillPool === null ? null : chooseWorker(prefillPool, { request: { ...request, ...prefillHints(generate, prefillPool) }, excluded: new Set(unreachablePrefillWorkers(prefillPool, pool)), book: false })
+    const prefill = prefillPool === null ? null : previewWorker(prefillPool, { request: { ...request, ...prefillHints(generate, prefillPool) }, excluded: new Set(unreachablePrefillWorkers(prefillPool, pool)) })
     this.relaying()
     this.response.writeItem(encodeQueryAnswer(this.request.codec, {
       workerId: answer.workerId, dpRank: answer.dpRank, prefill: prefill === null || prefill.kind === 'refused' ? null : prefill,
@@ -460,21 +467,6 @@ export class RoutedRequest {
       logit: decision.cost, overlap_blocks: decision.deviceBlocks, attempt: this.#retries + this.#migrations,
     }, decision.pinned ? 'Selected pinned worker' : 'Selected worker')
   }
-
-  #outgoingHeaders(): Record<string, string> {
-    const headers: Record<string, string> = {}
-    for (const name of forwardedHeaders) {
-      const value = this.request.headers[name]
-      if (value !== undefined) headers[name] = value
-    }
-    return headers
-  }
-}
-
-/** SGLang's decode workers wait for blocks and cannot compute a prompt themselves. */
-function isBootstrapPool(pool: RoutedPool): boolean {
-  for (const worker of pool.router?.workers ?? []) if (pool.card(worker.workerId)?.bootstrap != null) return true
-  return false
 }
 
 function invalidRequest(error: unknown): Failure {
