@@ -41,6 +41,7 @@ export function routerSettingsOf(config: RouterConfig, facts: CardFacts): Router
     trackPrefillTokens: values.trackPrefillTokens,
     tracking: trackingOf(config, facts.routingGroup),
     ttlSeconds: values.ttlSeconds,
+    predictedTtlSeconds: values.predictedTtlSeconds,
     activeRequestExpirySeconds: values.activeRequestExpirySeconds,
     activeDecodeBlocksThreshold: values.activeDecodeBlocksThreshold,
     activePrefillTokensThreshold: values.activePrefillTokensThreshold,

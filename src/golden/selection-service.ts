@@ -107,11 +107,12 @@ export class SelectionService {
     }
   }
 
-  /** Chooses without booking. An affinity target counts when it may be taken. */
+  /** Chooses without booking. An affinity target counts when it may be taken, with the builtin cost only. */
   preview(body: PromptBody): Preview {
     const request = this.#request(body)
     const target = body.affinity_target
-    if (target !== undefined && request.pin === undefined) {
+    const isSteered = this.router.settings.selectionPolicy?.type !== 'dynamo-two-tier-cost-fn'
+    if (isSteered && target !== undefined && request.pin === undefined) {
       const workerId = BigInt(target.worker_id)
       const isAllowed = request.allowedWorkerIds?.has(workerId) ?? true
       const steered = isAllowed ? this.#preview({

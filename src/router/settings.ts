@@ -20,6 +20,7 @@ export const defaultRouterSettings: RouterSettings = {
   trackPrefillTokens: true,
   tracking: { mode: 'public-xxh3-v1' },
   ttlSeconds: 120,
+  predictedTtlSeconds: null,
   activeRequestExpirySeconds: 300,
   activeDecodeBlocksThreshold: null,
   activePrefillTokensThreshold: null,

@@ -8,6 +8,8 @@ export class CandidateTable {
   deviceBlocks: Float64Array
   hostBlocks: Float64Array
   diskBlocks: Float64Array
+  /** Blocks of the prompt that a cache shared by all ranks holds beyond the rank's device; 0 without one. */
+  sharedBlocks: Float64Array
   activePrefillTokens: Float64Array
   activeRequests: Float64Array
   /** Blocks on the rank once the request runs there, without its partial block. */
@@ -26,6 +28,7 @@ export class CandidateTable {
     this.deviceBlocks = new Float64Array(capacity)
     this.hostBlocks = new Float64Array(capacity)
     this.diskBlocks = new Float64Array(capacity)
+    this.sharedBlocks = new Float64Array(capacity)
     this.activePrefillTokens = new Float64Array(capacity)
     this.activeRequests = new Float64Array(capacity)
     this.potentialDecodeBlocks = new Float64Array(capacity)

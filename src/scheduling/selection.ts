@@ -9,6 +9,8 @@ import type { Choice, ChoiceKind } from './choice.ts'
 import { scoreCandidates } from './cost.ts'
 import type { CostInput } from './cost.ts'
 import type { OverloadTest, SchedulableWorker } from './eligibility.ts'
+import type { TwoTierParameters } from './selection-policy.ts'
+import { scoreTwoTier } from './two-tier.ts'
 
 /** The candidates and the choice of the selection in progress; valid until the next `collect`. */
 export class Selection {
@@ -34,9 +36,17 @@ export class Selection {
     this.table.count = 1
   }
 
-  /** Scores the candidates, whose overlap and load are filled in, and chooses a row; -1 when a cost is not finite. */
-  choose(input: CostInput, temperature: number, random: Random): number {
+  /**
+   * Scores the candidates, whose overlap and load are filled in, and chooses a row; -1 when a cost is not finite.
+   * `twoTier`: by that policy instead of the builtin cost, always at temperature 0.
+   */
+  choose(input: CostInput, temperature: number, random: Random, twoTier: TwoTierParameters | null = null): number {
     const { table } = this
+    if (twoTier !== null) {
+      scoreTwoTier(table, input, twoTier)
+      chooseMinimum(table.cost, table.count, random, this.#choice)
+      return this.#choice.row
+    }
     scoreCandidates(table, input)
     const { cost, count } = table
     for (let row = 0; row < count; row++) if (!Number.isFinite(cost[row]!)) return -1
