@@ -18,6 +18,9 @@ export const parseLossless = (text: string): unknown =>
 export const stringifyLossless = (value: unknown): string =>
   JSON.stringify(value, (_key, item: unknown) => (typeof item === 'bigint' ? `\u0000${item}\u0000` : item)).replace(/"\\u0000(\d+)\\u0000"/g, '$1')
 
+/** The command line under test: as it is installed, or another build of it. */
+export const cliPath = process.env['WARMPATH_INTEROP_CLI'] ?? join(repoRoot, 'dist', 'cli', 'main.js')
+
 export interface Managed {
   readonly label: string
   readonly child: ChildProcess
@@ -93,7 +96,7 @@ export class Deployment {
 
   /** Our command line, as it is installed. */
   warmpath(label: string, args: readonly (string | number)[], env: NodeJS.ProcessEnv = {}): Managed {
-    return this.spawn(label, process.execPath, [join(repoRoot, 'dist', 'cli', 'main.js'), ...args], env)
+    return this.spawn(label, process.execPath, [cliPath, ...args], env)
   }
 
   /** Our router, registered. */

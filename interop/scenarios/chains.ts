@@ -3,7 +3,7 @@ import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { repoRoot } from '../../test/repo-root.ts'
-import { freePort, generateRequest, until, type Deployment } from '../deployment.ts'
+import { cliPath, freePort, generateRequest, until, type Deployment } from '../deployment.ts'
 import { routerEndpoint, workerOf, type OverlapAnswer, type Scenario } from '../scenario.ts'
 import { ready } from './endpoints.ts'
 
@@ -84,7 +84,7 @@ async function disaggregatedExample(deployment: Deployment): Promise<void> {
   assert.ok(readFileSync(script, 'utf8').includes('--kv-overlap-score-weight 0'))
   const port = await freePort()
   const example = deployment.spawn('example', 'bash', [script], {
-    PYTHON: deployment.dynamo.python, MODEL_PATH: deployment.dynamo.modelPath, HTTP_PORT: `${port}`, WARMPATH: `${process.execPath} ${join(repoRoot, 'dist', 'cli', 'main.js')}`,
+    PYTHON: deployment.dynamo.python, MODEL_PATH: deployment.dynamo.modelPath, HTTP_PORT: `${port}`, WARMPATH: `${process.execPath} ${cliPath}`,
   })
   await until('the decode model is served', async () => {
     if (example.child.exitCode !== null) throw new Error(example.log().slice(-2000))
