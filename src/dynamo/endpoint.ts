@@ -7,7 +7,7 @@ import { FailureError, type Failure } from '../model/failure.ts'
 import type { CallHandle, CancelKind, Codec, EndpointId, IncomingRequest, InstanceRecord, RequestPlaneClient, RequestPlaneServer, ResponseListener, ResponseWriter, ServedEndpoint } from '../ports.ts'
 import { decodeBody, encodeBody, type WireValue } from './wire/body.ts'
 import { failureOfException } from './wire/errors.ts'
-import { decodeItem, encodeData, encodeItem, readAnnotated } from './wire/items.ts'
+import { decodeItem, encodeData, encodeItem, readAnnotated, type AnnotatedItem } from './wire/items.ts'
 
 /** What a handler knows of its request besides the value. */
 export interface RequestContext {
@@ -29,32 +29,44 @@ export interface ItemForm {
   readonly annotated?: boolean
 }
 
-/** Serves an endpoint with a generator. The caller publishes the discovery record. */
-export function serveStream(server: RequestPlaneServer, endpoint: EndpointId, instanceId: bigint, handler: StreamHandler, form: ItemForm = {}): ServedEndpoint {
-  const annotated = form.annotated ?? true
-  return server.serve(endpoint, instanceId, (request, response) => answer(request, response, handler, annotated))
+/** Hears what becomes of one request; `ended` comes last, once. */
+export interface StreamObserver {
+  sent(bytes: number): void
+  ended(end: { readonly errorType?: string; readonly cancelled?: boolean }): void
 }
 
-async function answer(request: IncomingRequest, response: ResponseWriter, handler: StreamHandler, annotated: boolean): Promise<void> {
+/** Serves an endpoint with a generator. The caller publishes the discovery record. */
+export function serveStream(server: RequestPlaneServer, endpoint: EndpointId, instanceId: bigint, handler: StreamHandler, form: ItemForm = {}): ServedEndpoint {
+  return server.serve(endpoint, instanceId, (request, response) => answerStream(request, response, handler, form))
+}
+
+/** One request of a served endpoint, from its body to the end of its stream. Never rejects. */
+export async function answerStream(request: IncomingRequest, response: ResponseWriter, handler: StreamHandler, form: ItemForm = {}, observer: StreamObserver | null = null): Promise<void> {
   const { codec } = request
+  const annotated = form.annotated ?? true
   let value: WireValue
   try {
     value = decodeBody(request.body, codec)
   } catch (error) {
     response.fail({ class: 'InvalidRequest', reason: 'request.invalid', message: `request body: ${error instanceof Error ? error.message : String(error)}` })
+    observer?.ended({ errorType: 'deserialization' })
     return
   }
   const cancel = new Cancellation(request, response)
   try {
     response.begin()
     for await (const item of handler(value, cancel.context)) {
-      if (cancel.kind !== null) return
-      if (!response.writeItem(encoded(item, codec, annotated))) await cancel.drained()
+      if (cancel.kind !== null) break
+      const body = encoded(item, codec, annotated)
+      observer?.sent(body.length)
+      if (!response.writeItem(body)) await cancel.drained()
     }
-    response.end()
+    if (cancel.kind === null) response.end()
+    observer?.ended(cancel.kind === null ? {} : { cancelled: true })
   } catch (error) {
     if (annotated) response.fail(failureOfException(error))
     else response.abort()
+    observer?.ended(cancel.kind === null ? { errorType: 'generate' } : { cancelled: true })
   }
 }
 
@@ -121,57 +133,88 @@ const resumeAt = 16
  * The request is sent when the iteration begins.
  */
 export async function* callStream(client: RequestPlaneClient, instance: InstanceRecord, value: WireValue, options: CallOptions = {}): AsyncGenerator<WireValue, void, void> {
+  yield* openCall(client, instance, value, options).values()
+}
+
+/** Sends a request now; its answers are read from the call. Errors: of encoding; an aborted `signal`. */
+export function openCall(client: RequestPlaneClient, instance: InstanceRecord, value: WireValue, options: CallOptions = {}): OpenCall {
   options.signal?.throwIfAborted()
-  const inbox = new Inbox()
   const { codec } = instance
-  const handle = client.call(instance, {
-    id: options.id ?? randomUUID(),
+  const call = new OpenCall(codec, options)
+  call.handle = client.call(instance, {
+    id: call.id,
     codec,
     body: [encodeBody(value, codec)],
     ...(options.metadata === undefined ? {} : { metadata: options.metadata }),
     ...(options.headers === undefined ? {} : { headers: options.headers }),
-  }, inbox)
-  inbox.handle = handle
-  const kill = (): void => handle.kill()
-  const stop = (): void => handle.stop()
-  options.signal?.addEventListener('abort', kill)
-  options.stopSignal?.addEventListener('abort', stop)
-  if (options.stopSignal?.aborted === true) stop()
-  try {
-    for (;;) {
-      const body = await inbox.next()
-      if (body === null) return
-      yield valueOf(body, codec, options.annotated ?? true)
-    }
-  } finally {
-    options.signal?.removeEventListener('abort', kill)
-    options.stopSignal?.removeEventListener('abort', stop)
-    handle.kill()
-  }
+  }, call)
+  if (options.stopSignal?.aborted === true) call.stop()
+  return call
 }
 
-function valueOf(body: Uint8Array, codec: Codec, annotated: boolean): WireValue {
-  try {
-    const { data } = decodeItem(body, codec)
-    if (!annotated) return data ?? null
-    if (data === undefined) throw new FailureError({ class: 'BackendProtocol', reason: 'backend.protocol', message: 'a response item without data that is not the last' })
-    const item = readAnnotated(data)
-    if (item.failure !== null) throw new FailureError(item.failure)
-    return item.data ?? null
-  } catch (error) {
-    if (error instanceof FailureError) throw error
-    throw new FailureError({ class: 'BackendProtocol', reason: 'backend.protocol', message: error instanceof Error ? error.message : String(error) }, { cause: error })
-  }
-}
-
-/** Frames between the client and one reader. Bounds: reading pauses at `pauseAt`; one read of the socket may go beyond it. */
-class Inbox implements ResponseListener {
+/**
+ * A call under way: the response frames between the client and one reader.
+ *
+ * Bounds: reading the worker pauses at `pauseAt` frames; one read of the socket may go beyond it.
+ */
+export class OpenCall implements ResponseListener {
+  readonly id: string
+  /** Resolves when the worker's handler has begun. Rejects with the `FailureError` of a call that did not come so far. */
+  readonly begun: Promise<void>
   handle: CallHandle | null = null
+  readonly #codec: Codec
+  readonly #options: CallOptions
   readonly #bodies: Uint8Array[] = []
+  readonly #kill = (): void => this.kill()
+  readonly #stop = (): void => this.stop()
+  #begin: () => void = () => {}
+  #failToBegin: (error: FailureError) => void = () => {}
   #paused = false
   #ended = false
   #failure: Failure | null = null
   #wake: (() => void) | null = null
+
+  constructor(codec: Codec, options: CallOptions) {
+    this.id = options.id ?? randomUUID()
+    this.#codec = codec
+    this.#options = options
+    this.begun = new Promise((resolve, reject) => {
+      this.#begin = resolve
+      this.#failToBegin = reject
+    })
+    // Who reads the values hears of the failure there.
+    this.begun.catch(() => {})
+    options.signal?.addEventListener('abort', this.#kill)
+    options.stopSignal?.addEventListener('abort', this.#stop)
+  }
+
+  /** Asks the worker to end; what it still sends is delivered. */
+  stop(): void {
+    this.handle?.stop()
+  }
+
+  /** Ends the worker's work at once. */
+  kill(): void {
+    this.handle?.kill()
+  }
+
+  /** The values of the items; one without data is null. Leaving the iteration kills the call. To be read once. */
+  async *values(): AsyncGenerator<WireValue, void, void> {
+    if (this.#options.annotated ?? true) {
+      for await (const item of this.items()) yield item.data ?? null
+      return
+    }
+    for await (const body of this.#read()) yield decoded(() => decodeItem(body, this.#codec).data ?? null)
+  }
+
+  /** The items with their event, comments and id; for annotated endpoints only. As `values` otherwise. */
+  async *items(): AsyncGenerator<AnnotatedItem, void, void> {
+    for await (const body of this.#read()) yield decoded(() => itemOf(body, this.#codec))
+  }
+
+  onPrologue(): void {
+    this.#begin()
+  }
 
   onFrame(_frame: Uint8Array, body: Uint8Array): void {
     this.#bodies.push(body)
@@ -183,18 +226,37 @@ class Inbox implements ResponseListener {
   }
 
   onEnd(): void {
-    this.#ended = true
-    this.#wake?.()
+    this.#begin()
+    this.#end()
   }
 
   onFail(failure: Failure): void {
     this.#failure = failure
+    this.#failToBegin(new FailureError(failure))
+    this.#end()
+  }
+
+  #end(): void {
     this.#ended = true
+    this.#options.signal?.removeEventListener('abort', this.#kill)
+    this.#options.stopSignal?.removeEventListener('abort', this.#stop)
     this.#wake?.()
   }
 
+  async *#read(): AsyncGenerator<Uint8Array, void, void> {
+    try {
+      for (;;) {
+        const body = await this.#next()
+        if (body === null) return
+        yield body
+      }
+    } finally {
+      this.kill()
+    }
+  }
+
   /** The next body, or null at the end. Errors: `FailureError` of the call, after the frames that came before it. */
-  async next(): Promise<Uint8Array | null> {
+  async #next(): Promise<Uint8Array | null> {
     while (this.#bodies.length === 0 && !this.#ended) {
       await new Promise<void>((resolve) => { this.#wake = resolve })
       this.#wake = null
@@ -207,5 +269,23 @@ class Inbox implements ResponseListener {
     if (body !== undefined) return body
     if (this.#failure !== null) throw new FailureError(this.#failure)
     return null
+  }
+}
+
+/** Errors: the failure that an error item carries; BackendProtocol for an item without data. */
+function itemOf(body: Uint8Array, codec: Codec): AnnotatedItem {
+  const { data } = decodeItem(body, codec)
+  if (data === undefined) throw new FailureError({ class: 'BackendProtocol', reason: 'backend.protocol', message: 'a response item without data that is not the last' })
+  const item = readAnnotated(data)
+  if (item.failure !== null) throw new FailureError(item.failure)
+  return item
+}
+
+function decoded<Value>(decode: () => Value): Value {
+  try {
+    return decode()
+  } catch (error) {
+    if (error instanceof FailureError) throw error
+    throw new FailureError({ class: 'BackendProtocol', reason: 'backend.protocol', message: error instanceof Error ? error.message : String(error) }, { cause: error })
   }
 }
