@@ -17,6 +17,7 @@ const rooms: Readonly<Record<string, readonly string[]>> = {
   scheduling: ['model', 'ports', 'index', 'load', 'hashing', 'router/contract'],
   router: ['model', 'ports', 'index', 'load', 'scheduling', 'hashing', 'kv-events'],
   disagg: ['model', 'ports', 'msgpack'],
+  affinity: ['model'],
   'system-ports': ['ports', 'node'],
   dynamo: ['model', 'ports', 'msgpack', 'hashing', 'kv-events', 'index', 'router', 'node', 'lossless-json', 'etcd3', 'zeromq', '@noble/hashes'],
   // The raw engines' codec and the simulated engine; the worker wrapper below composes Dynamo parts.
@@ -28,7 +29,8 @@ const rooms: Readonly<Record<string, readonly string[]>> = {
   openai: ['model', 'ports', 'parsers', 'text', 'http', 'dynamo/wire/json', 'observability', 'node', 'fastify', 'prom-client', 'lossless-json'],
   observability: ['model', 'ports', 'router', 'node', 'pino', 'prom-client'],
   config: ['model', 'ports', 'router', 'node', 'yaml'],
-  standalone: ['model', 'ports', 'msgpack', 'disagg', 'router', 'hashing', 'dynamo', 'observability', 'config', 'http', 'node'],
+  standalone: ['model', 'ports', 'msgpack', 'disagg', 'affinity', 'router', 'hashing', 'dynamo', 'observability', 'config', 'http', 'node'],
+  'global-router': ['model', 'ports', 'msgpack', 'standalone', 'dynamo'],
   // Composition: may know everything.
   cli: ['*'],
   frontend: ['*'],
