@@ -47,6 +47,8 @@ export interface ApproximatePrefixIndex extends PrefixIndex {
   record(slot: RankSlot, localHashes: HashList, sequenceHashes: HashList, nowMs: number): ApplyStatus
   /** Forgets recorded blocks whose time is over; returns how many expiries were due. `nowMs` never runs back. */
   expire(nowMs: number): number
+  /** Forgets recorded blocks before their time, those whose time is over first, until `count` are left; returns how many went. */
+  prune(count: number): number
   /** Recorded (rank, block) pairs that wait for their expiry. */
   readonly recordedCount: number
   /** Events and recordings refused because a bound was reached. */

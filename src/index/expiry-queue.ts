@@ -131,6 +131,30 @@ export class ExpiryQueue {
     return before - this.pairCount
   }
 
+  /** Ends pairs, the ones with the earliest end first and of those the last scheduled first, until `count` wait. Otherwise as `expire`. */
+  prune(count: number, onExpired: (slot: number, hashes: Uint32Array) => void): number {
+    const before = this.pairCount
+    const name = new Uint32Array(2)
+    for (const [bucket, head] of this.#buckets) {
+      for (let id = this.#previous(head); id !== head && this.pairCount > count; id = this.#previous(head)) {
+        const base = id * X.stride
+        const slot = this.#records.words[base + X.slot]!
+        name[0] = this.#records.words[base + X.low]!
+        name[1] = this.#records.words[base + X.high]!
+        this.#release(id)
+        onExpired(slot, name)
+      }
+      if (this.#previous(head) !== head || this.pairCount <= count) break
+      this.#buckets.delete(bucket)
+      this.#records.release(head)
+    }
+    return before - this.pairCount
+  }
+
+  #previous(id: number): number {
+    return this.#records.words[id * X.stride + X.previous]!
+  }
+
   #next(id: number): number {
     return this.#records.words[id * X.stride + X.next]!
   }

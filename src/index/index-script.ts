@@ -15,6 +15,7 @@ export type IndexOperation =
   | { readonly op: 'cleared' | 'drop'; readonly slot: number }
   | { readonly op: 'record'; readonly slot: number; readonly content: Content; readonly afterMs: number }
   | { readonly op: 'expire'; readonly afterMs: number }
+  | { readonly op: 'prune'; readonly count: number }
   | { readonly op: 'find'; readonly content: Content }
 
 /** Ranks of one engine give the same names to the same content; every third slot is of an engine with another seed. */
@@ -84,6 +85,7 @@ export class ScriptRunner {
       this.#nowMs += operation.afterMs
       return `expired ${this.#index.expire(this.#nowMs)}`
     }
+    if (operation.op === 'prune') return `pruned ${this.#index.prune(operation.count)}`
     throw new Error(operation.op)
   }
 

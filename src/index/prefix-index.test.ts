@@ -41,6 +41,7 @@ function operationOf(shape: ScriptShape): fc.Arbitrary<IndexOperation> {
     choices.push(
       { weight: 3, arbitrary: fc.record({ op: fc.constant('record' as const), slot, content, afterMs: fc.nat(400) }) },
       { weight: 2, arbitrary: fc.record({ op: fc.constant('expire' as const), afterMs: fc.nat(700) }) },
+      { weight: 1, arbitrary: fc.record({ op: fc.constant('prune' as const), count: fc.nat(12) }) },
     )
   }
   return fc.oneof(...choices)

@@ -162,6 +162,10 @@ export class TieredPrefixIndex implements ApproximatePrefixIndex {
     return status
   }
 
+  prune(count: number): number {
+    return this.#expiries.prune(count, (slot, hashes) => this.#device.removed(slot, hashes))
+  }
+
   expire(nowMs: number): number {
     return this.#expiries.expire(nowMs, (slot, hashes) => this.#device.removed(slot, hashes))
   }

@@ -161,8 +161,24 @@ export class ReferenceIndex implements ApproximatePrefixIndex {
       kind: 'stored', parentHash: null, startPosition: null, blockHashes: sequenceHashes, tokensHashes: localHashes, mmInfos: null,
     })
     if (status !== 'ok') return status
-    for (const hash of hashesToBigints(sequenceHashes)) this.#expiries.set(`${slot}|${hash}`, Math.ceil((nowMs + this.#ttlMs) / 100))
+    for (const hash of hashesToBigints(sequenceHashes)) this.#expireAt(`${slot}|${hash}`, Math.ceil((nowMs + this.#ttlMs) / 100))
     return status
+  }
+
+  #expireAt(key: string, bucket: number): void {
+    this.#expiries.delete(key)
+    this.#expiries.set(key, bucket)
+  }
+
+  prune(count: number): number {
+    const entries = [...this.#expiries].map(([key, bucket], order) => ({ key, bucket, order }))
+    const leaving = entries.sort((a, b) => a.bucket - b.bucket || b.order - a.order).slice(0, Math.max(0, entries.length - count))
+    for (const { key } of leaving) {
+      const [slot, hash] = key.split('|') as [string, string]
+      this.#expiries.delete(key)
+      this.#tree.removed(Number(slot), [BigInt(hash)])
+    }
+    return leaving.length
   }
 
   expire(nowMs: number): number {

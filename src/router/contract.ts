@@ -35,6 +35,12 @@ export interface RouterSettings {
   readonly ttlSeconds: number
   /** Blocks of a routed request count before their event arrives, for this long; null: not. */
   readonly predictedTtlSeconds: number | null
+  /** How assumed blocks age: by time, or, where a worker tells its capacity, when room is needed. */
+  readonly approximateCachePolicy: 'ttl' | 'lru'
+  /** Most assumed blocks that age by time; null: no bound. */
+  readonly maxTreeSize: number | null
+  /** Share of `maxTreeSize` that pruning leaves. */
+  readonly pruneTargetRatio: number
   /** A booking without a sign of life for this long is dropped. */
   readonly activeRequestExpirySeconds: number
   /** Busy thresholds; null = off. Source: router-algorithm 9.6. */
@@ -116,7 +122,9 @@ export interface Router {
   /** First output: the request's prefill tokens are no longer load. Unknown ids: false. */
   prefillCompleted(requestId: string): boolean
   /** More output tokens of a booked request; books output blocks when `trackOutputBlocks`. A sign of life. */
-  outputTokens(requestId: string, totalOutputTokens: number): void
+  outputTokens(requestId: string, totalOutputTokens: number, tokens?: readonly number[]): void
+  /** Whether `outputTokens` has any use for the tokens themselves. */
+  readonly wantsOutputTokens: boolean
   /** Ends a booking. Unknown ids: false. */
   free(requestId: string): boolean
 

@@ -118,6 +118,7 @@ export class KvRouter implements Router {
     }
     this.#loads.ensureSlots(this.#directory.slotEnd)
     for (const slot of worker.slots) this.#monitor.setRank(slot, description, added.includes(slot))
+    for (const slot of worker.slots) this.#index.setCapacity(slot, description.totalKvBlocks)
     if (isNew || added.length > 0 || dropped.length > 0) this.#ports.listener?.onWorkerAdded?.(worker.description)
     const wantsEvents = this.settings.useKvEvents && description.publishesKvEvents !== false
     const modeChanged = before !== undefined && (before.publishesKvEvents === false) !== (description.publishesKvEvents === false)
@@ -332,7 +333,9 @@ export class KvRouter implements Router {
       expectedOutputTokens: request.expectedOutputTokens ?? null,
     }, this.settings.blockSize, nowMs)
     if (prompt.local.length > 0 && this.#index.wantsRecord(slot)) {
-      this.#index.record(slot, prompt.local, this.#hasher.sequence(prompt.local), nowMs)
+      const { requestId } = request
+      const isTracked = outcome === 'booked'
+      this.#index.record({ requestId, slot, query: request, local: prompt.local, sequence: this.#hasher.sequence(prompt.local), isTracked }, nowMs)
     }
     this.#observe(slot)
     return outcome === 'booked'
@@ -359,7 +362,12 @@ export class KvRouter implements Router {
     return true
   }
 
-  outputTokens(requestId: string, totalOutputTokens: number): void {
+  get wantsOutputTokens(): boolean {
+    return this.#index.wantsOutputTokens
+  }
+
+  outputTokens(requestId: string, totalOutputTokens: number, tokens?: readonly number[]): void {
+    if (tokens !== undefined) this.#index.grow(requestId, tokens)
     if (!this.settings.trackOutputBlocks || !this.settings.trackActiveBlocks) {
       this.#loads.touch(requestId)
       return
@@ -382,6 +390,7 @@ export class KvRouter implements Router {
     const slot = this.#loads.slotOf(requestId)
     if (slot < 0) return false
     this.#loads.free(requestId)
+    this.#index.release(requestId)
     this.#observe(slot)
     return true
   }
@@ -395,6 +404,7 @@ export class KvRouter implements Router {
     const nowMs = this.#ports.clock.nowMs()
     this.#index.expire(nowMs)
     this.#loads.expire(nowMs, (requestId, slot) => {
+      this.#index.release(requestId)
       this.#observe(slot)
       this.#ports.listener?.onBookingExpired?.(requestId, this.#directory.rankOf(slot))
     })

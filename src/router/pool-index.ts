@@ -1,18 +1,41 @@
 /** What a pool's ranks hold as the router knows it: by their events, by its own decisions, or by both. Source: router-algorithm 4 to 6. */
 import type { ApproximatePrefixIndex, OverlapScores } from '../index/contract.ts'
+import { CapacityBound } from '../index/capacity-bound.ts'
 import { createOverlapScores } from '../index/overlap-scores.ts'
 import { createPrefixIndex } from '../index/prefix-index.ts'
 import type { HashList } from '../model/hash-list.ts'
 import type { ApplyStatus, KvEventData, StorageTier } from '../model/kv-event.ts'
 import type { RankSlot } from '../model/worker.ts'
+import type { OverlapQuery } from './contract.ts'
+import { GrowingPrompts } from './growing-prompts.ts'
 
 export type IndexMode = 'events' | 'approximate'
 
 /** How blocks that the router assumes age. */
 export interface PoolIndexSettings {
+  readonly blockSize: number
+  readonly isEagle: boolean
   readonly ttlSeconds: number
   /** Null: blocks of ranks with events count when their event arrives. */
   readonly predictedTtlSeconds: number | null
+  /** `lru`: assumed blocks of a rank that advertises its capacity stay until room is needed; of others by time. */
+  readonly approximateCachePolicy: 'ttl' | 'lru'
+  /** Most assumed blocks of all ranks that age by time; null: no bound. */
+  readonly maxTreeSize: number | null
+  /** Share of `maxTreeSize` that pruning leaves. */
+  readonly pruneTargetRatio: number
+}
+
+/** A prompt that was booked on a rank. */
+export interface BookedPrompt {
+  readonly requestId: string
+  readonly slot: RankSlot
+  readonly query: OverlapQuery
+  readonly local: HashList
+  /** Public sequence hashes. */
+  readonly sequence: HashList
+  /** False: nobody will tell when the request ends. */
+  readonly isTracked: boolean
 }
 
 /**
@@ -26,8 +49,21 @@ export class PoolIndex {
   readonly #predictedScores: OverlapScores = createOverlapScores(16)
   /** Ranks fed by routing decisions. */
   readonly #approximate = new Set<RankSlot>()
+  readonly #bound: CapacityBound | null
+  readonly #growing: GrowingPrompts | null
+  readonly #blockSize: number
+  readonly #pruneAbove: number
+  readonly #pruneTo: number
+  /** Assumed blocks given up because there were more than `maxTreeSize`. */
+  prunedCount = 0
 
   constructor(settings: PoolIndexSettings) {
+    this.#blockSize = settings.blockSize
+    this.#pruneAbove = settings.maxTreeSize ?? Infinity
+    this.#pruneTo = Math.floor((settings.maxTreeSize ?? 0) * settings.pruneTargetRatio)
+    const isBounded = settings.approximateCachePolicy === 'lru'
+    this.#bound = isBounded ? new CapacityBound((slot, blockHashes) => { this.#main.apply(slot, 'device', { kind: 'removed', blockHashes }) }) : null
+    this.#growing = isBounded ? new GrowingPrompts(settings) : null
     this.#main = createPrefixIndex({ ttlMs: 1000 * settings.ttlSeconds })
     this.#predicted = settings.predictedTtlSeconds === null ? null : createPrefixIndex({ ttlMs: 1000 * settings.predictedTtlSeconds })
   }
@@ -79,21 +115,70 @@ export class PoolIndex {
     return this.#predicted !== null || this.#approximate.has(slot)
   }
 
-  /** Notes that a prompt was routed to a rank. `sequence`: its public sequence hashes. */
-  record(slot: RankSlot, local: HashList, sequence: HashList, nowMs: number): void {
-    const index = this.#approximate.has(slot) ? this.#main : this.#predicted
-    index?.record(slot, local, sequence, nowMs)
+  /** Whether generated tokens are of use: blocks of the output are assumed, too. */
+  get wantsOutputTokens(): boolean {
+    return this.#bound !== null
+  }
+
+  /** The capacity of a rank, in blocks; null or 0: unknown. Without one, or once without one, a rank's blocks age by time. */
+  setCapacity(slot: RankSlot, blocks: number | null): void {
+    if (this.#bound === null) return
+    if (blocks !== null && blocks > 0) {
+      if (this.#bound.has(slot) || this.#main.blockCount(slot, 'device') === 0) this.#bound.bind(slot, blocks)
+    } else if (this.#bound.has(slot)) {
+      this.clear(slot)
+      this.#bound.drop(slot)
+    }
+  }
+
+  /** Notes that a prompt was routed to a rank. */
+  record(prompt: BookedPrompt, nowMs: number): void {
+    const { slot, local, sequence } = prompt
+    if (!this.#approximate.has(slot)) this.#predicted?.record(slot, local, sequence, nowMs)
+    else if (this.#bound?.has(slot) === true) this.#lease(prompt, this.#bound)
+    else {
+      this.#main.record(slot, local, sequence, nowMs)
+      if (this.#main.recordedCount > this.#pruneAbove) this.prunedCount += this.#main.prune(this.#pruneTo)
+    }
+  }
+
+  #lease({ requestId, slot, query, local, sequence, isTracked }: BookedPrompt, bound: CapacityBound): void {
+    const status = this.#main.apply(slot, 'device', storedOf(null, local, sequence))
+    if (status !== 'ok') return
+    const alone = Math.max(0, Math.ceil(query.tokens.length / this.#blockSize) - sequence.length / 2)
+    bound.lease(requestId, slot, sequence, alone)
+    if (isTracked) this.#growing?.begin(requestId, query, sequence)
+    else bound.release(requestId)
+  }
+
+  /** Generated tokens of a booked request. */
+  grow(requestId: string, tokens: readonly number[]): void {
+    const slot = this.#bound?.slotOf(requestId) ?? -1
+    if (slot < 0) return
+    const grown = this.#growing?.append(requestId, tokens) ?? null
+    if (grown === null) return
+    const status = this.#main.apply(slot, 'device', storedOf(grown.parentHash, grown.local, grown.sequence))
+    if (status === 'ok') this.#bound?.extend(requestId, grown.sequence, grown.begun)
+  }
+
+  /** A booked request is over. */
+  release(requestId: string): void {
+    if (this.#bound === null) return
+    this.#growing?.end(requestId)
+    this.#bound.release(requestId)
   }
 
   /** Forgets all blocks of a rank, reported and assumed. */
   clear(slot: RankSlot): void {
     this.#main.dropRank(slot)
     this.#predicted?.dropRank(slot)
+    this.#bound?.clear(slot)
   }
 
   /** Forgets a rank for good: its slot may be used again. */
   drop(slot: RankSlot): void {
     this.clear(slot)
+    this.#bound?.drop(slot)
     this.#approximate.delete(slot)
   }
 
@@ -111,14 +196,22 @@ export class PoolIndex {
     return this.#main.entryCount + (this.#predicted?.entryCount ?? 0)
   }
 
+  /** Assumed blocks given up because a rank was over its capacity. */
+  get evictedCount(): number {
+    return this.#bound?.evictedCount ?? 0
+  }
+
   get bytesReserved(): number {
-    return this.#main.bytesReserved + (this.#predicted?.bytesReserved ?? 0)
+    return this.#main.bytesReserved + (this.#bound?.bytesReserved ?? 0) + (this.#predicted?.bytesReserved ?? 0)
   }
 
   get capacityRefusals(): number {
     return this.#main.capacityRefusals + (this.#predicted?.capacityRefusals ?? 0)
   }
 }
+
+const storedOf = (parentHash: bigint | null, tokensHashes: HashList, blockHashes: HashList): KvEventData =>
+  ({ kind: 'stored', parentHash, startPosition: null, blockHashes, tokensHashes, mmInfos: null })
 
 /** Makes room for slots that only the predicted index has reached; values in use stay. */
 function growScores(scores: OverlapScores, slotCount: number): void {

@@ -87,7 +87,10 @@ export class DecodeAttempt implements ResponseListener, Leg {
       routed.lastOutputMs = nowMs
       routed.outputTokens += output.tokenCount
       if (routed.keepsTokens && output.tokenCount > 0) routed.keepTokens(outputTokenIds(body, codec))
-      if (router.settings.trackOutputBlocks && output.tokenCount > 0) this.#reportOutput()
+      if (output.tokenCount > 0) {
+        if (router.wantsOutputTokens) this.#reportOutput(outputTokenIds(body, codec))
+        else if (router.settings.trackOutputBlocks) this.#reportOutput()
+      }
     }
     if (output.failure !== null) this.#relayedFailure = output.failure
     if (output.finished) this.#noteReuse(body, codec)
@@ -217,9 +220,9 @@ export class DecodeAttempt implements ResponseListener, Leg {
     this.#call?.pause()
   }
 
-  #reportOutput(): void {
+  #reportOutput(tokens?: readonly number[]): void {
     this.#reportedTokens = this.#at.routed.outputTokens
-    this.#at.router.outputTokens(this.#at.bookingId, this.#at.routed.outputTokens)
+    this.#at.router.outputTokens(this.#at.bookingId, this.#at.routed.outputTokens, tokens)
   }
 
   #release(): void {
