@@ -21,8 +21,8 @@ A value comes from the flag, else from the environment, else from the \`--config
 ## Policy files
 
 \`--router-policy-config FILE\` is read as Dynamo reads it: the \`router:\` mapping overrides flags, environment and the \`--load-aware\` preset, and one
-warning lists what it overrode. Its names stand in the column *Policy file*. The other sections of such a file (\`policy_classes\`,
-\`worker_selection\`, \`request_classifier\` and so on) are not available in this version and end the start.
+warning lists what it overrode. Its names stand in the column *Policy file*. \`worker_selection\` names selection policies. The other sections of such a
+file (\`policy_classes\`, \`request_classifier\` and so on) are not available in this version and end the start.
 `
 
 const cell = (text: string): string => text.replaceAll('|', '\\|')

@@ -127,7 +127,6 @@ test('a policy file that asks for more than its router mapping is refused by nam
   const policy = (text: string): Given => ({ files: { 'p.yaml': text } })
   const argv = ['--router-policy-config', 'p.yaml']
   await refuses(argv, /^p\.yaml: policy_classes: not available in this version/, policy('policy_classes: []'))
-  await refuses(argv, /^p\.yaml: worker_selection: not available in this version/, policy('router: {}\nworker_selection: {}'))
   await refuses(argv, /unknown section "routr" \(did you mean router\?\)/, policy('routr: {}'))
   await refuses(argv, /unknown setting router\.use_kv_event \(did you mean use_kv_events\?\)/, policy('router:\n  use_kv_event: true'))
   await refuses(argv, /p\.yaml: router\.use_kv_events: "yes" is not valid; expected true or false/, policy('router:\n  use_kv_events: "yes"'))
@@ -151,10 +150,10 @@ test('a config file names unknown and doubled options', async () => {
 test('what is not built is refused, its default is accepted', async () => {
   const refused = [
     ['--serve-indexer'], ['--use-remote-indexer'], ['--router-replica-sync'], ['--router-durable-kv-events'], ['--router-queue-threshold', '0'],
-    ['--router-queue-policy', 'wspt'], ['--router-approximate-cache-policy', 'lru'], ['--router-predicted-ttl-secs', '3'], ['--shared-cache-type', 'hicache'],
-    ['--shared-cache-multiplier', '0.5'], ['--enable-session-prefix-index'], ['--router-prefill-load-model', 'ais'], ['--router-prefill-load-model', 'aic'],
-    ['--ais-backend', 'vllm'], ['--aic-tp-size', '2'], ['--ais-perf-config', '{}'], ['--router-prefill-policy', 'x'], ['--router-decode-policy', 'x'],
-    ['--router-conditional-disagg'], ['--router-conditional-disagg-config', '{}'], ['--router-max-tree-size', '5'], ['--router-prune-target-ratio', '0.5'],
+    ['--router-queue-policy', 'wspt'], ['--shared-cache-type', 'hicache'],
+    ['--shared-cache-multiplier', '0.5'], ['--router-prefill-load-model', 'ais'], ['--router-prefill-load-model', 'aic'],
+    ['--ais-backend', 'vllm'], ['--aic-tp-size', '2'], ['--ais-perf-config', '{}'], 
+    ['--router-conditional-disagg'], ['--router-conditional-disagg-config', '{}'],
   ]
   for (const argv of refused) await refuses(argv, new RegExp(`^${argv[0]}.*: not available in this version \\(`))
   const accepted = [
@@ -164,6 +163,50 @@ test('what is not built is refused, its default is accepted', async () => {
     '--no-router-conditional-disagg', '--router-max-tree-size=1048576', '--router-prune-target-ratio=0.8', '--no-router-reset-states',
   ]
   assert.deepEqual((await parse([...target, ...accepted])).warnings, [])
+})
+
+const instances = `worker_selection:
+  prefill: mine
+  instances:
+    - {name: mine, type: dynamo-default-cost-fn, parameters: {host_cache_hit_weight: 1, router_temperature: 0.5}}
+    - {name: even, type: dynamo-two-tier-cost-fn, parameters: {balance_abs_threshold: 3}}
+`
+
+test('named selection policies: option over variable over policy file, per role', async () => {
+  const given = { files: { 'p.yaml': instances } }
+  const argv = [...target, '--router-policy-config', 'p.yaml']
+  const fromFile = (await parse(argv, given)).selectionPolicies
+  assert.deepEqual(fromFile?.prefill, { type: 'dynamo-default-cost-fn', name: 'mine', parameters: { hostCacheHitWeight: 1, temperature: 0.5 } })
+  assert.deepEqual([fromFile?.decode.name, fromFile?.aggregated.name], ['default', 'default'])
+  const fromVariable = (await parse(argv, { ...given, env: { DYN_ROUTER_WORKER_SELECTION_POLICY: 'even' } })).selectionPolicies
+  assert.deepEqual(fromVariable?.prefill, {
+    type: 'dynamo-two-tier-cost-fn', name: 'even', parameters: { cacheThreshold: 0.5, balanceAbsThreshold: 3, balanceRelThreshold: 1.1 },
+  })
+  const fromFlag = (await parse([...argv, '--router-prefill-policy', 'default'], { ...given, env: { DYN_ROUTER_WORKER_SELECTION_POLICY: 'even' } })).selectionPolicies
+  assert.deepEqual([fromFlag?.prefill.name, fromFlag?.decode.name], ['default', 'even'])
+})
+
+test('a selection policy that does not exist or cannot be is refused by name', async () => {
+  const policy = (text: string): Given => ({ files: { 'p.yaml': `worker_selection: ${text}` } })
+  const argv = ['--router-policy-config', 'p.yaml']
+  await refuses(['--router-decode-policy', 'x'], /^--router-decode-policy: no selection policy is named "x"; .*default/)
+  await refuses([], /^DYN_ROUTER_WORKER_SELECTION_POLICY: no selection policy is named "x"/, { env: { DYN_ROUTER_WORKER_SELECTION_POLICY: 'x' } })
+  await refuses(argv, /worker_selection is empty/, policy('{}'))
+  await refuses(argv, /worker_selection\.decode: no selection policy is named "x"/, policy('{decode: x}'))
+  await refuses(argv, /unknown key "decod" \(did you mean decode\?\)/, policy('{decod: x}'))
+  await refuses(argv, /instances\[0\]: the name default is reserved/, policy('{instances: [{name: default, type: dynamo-default-cost-fn}]}'))
+  await refuses(argv, /instances\[0\]: type "x" is not known; expected dynamo-default-cost-fn or/, policy('{instances: [{name: a, type: x}]}'))
+  await refuses(argv, /parameter cache_threshold: 2 is not valid; expected a number from 0 to 1/, policy('{instances: [{name: a, type: dynamo-two-tier-cost-fn, parameters: {cache_threshold: 2}}]}'))
+  await refuses(argv, /parameter x is not known/, policy('{instances: [{name: a, type: dynamo-default-cost-fn, parameters: {x: 2}}]}'))
+  await refuses(argv, /two are named a/, policy('{instances: [{name: a, type: dynamo-default-cost-fn}, {name: a, type: dynamo-default-cost-fn}]}'))
+})
+
+test('ways of knowing caches that exclude each other are refused', async () => {
+  await refuses(['--router-approximate-cache-policy', 'lru'], /lru needs --no-router-kv-events/)
+  await refuses(['--router-predicted-ttl-secs', '3', '--no-router-kv-events'], /^--router-predicted-ttl-secs needs --router-kv-events/)
+  await refuses(['--enable-session-prefix-index', '--no-router-kv-events'], /^--enable-session-prefix-index needs --router-kv-events/)
+  const { warnings } = await parse([...target, '--enable-session-prefix-index'])
+  assert.match(warnings.join(), /--enable-session-prefix-index.* no effect/)
 })
 
 test('planes that are not built are refused by their variable', async () => {

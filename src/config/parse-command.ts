@@ -14,6 +14,7 @@ import { tables } from './table.ts'
 import { UsageError, editDistance } from './usage-error.ts'
 import { valueFromText, valueFromYaml } from './value.ts'
 import { readConfigFile } from './yaml-files.ts'
+import type { SelectionPolicies } from './worker-selection.ts'
 
 export type { Environment, ReadFile, SourceKind, ValueSource }
 
@@ -26,6 +27,8 @@ export interface ParsedConfig<Command extends CommandName = CommandName> {
   readonly warnings: readonly string[]
   /** The 32 bytes of `--router-tracking-key-file`, or null. Never printed. */
   readonly trackingKey: Uint8Array | null
+  /** The selection policy of a pool by its role; null for commands that route nothing. */
+  readonly selectionPolicies: SelectionPolicies | null
 }
 
 export type ParsedCommand<Command extends CommandName = CommandName> = ParsedConfig<Command> | { readonly kind: 'help' } | { readonly kind: 'version' }
@@ -50,11 +53,12 @@ export async function parseCommand<Command extends CommandName>(
   noteMisspelled(draft, env)
   const configPath = draft.values['config']
   if (typeof configPath === 'string') await mergeConfigFile(draft, configPath, readFile)
-  const trackingKey = command === 'router' || command === 'frontend' ? await applyRouterRules(draft, readFile, needsTarget && command === 'router') : null
+  const rules = command === 'router' || command === 'frontend' ? await applyRouterRules(draft, readFile, needsTarget && command === 'router') : null
   refuseUnavailable(draft)
   noteReplacedAndIdle(draft)
   return deepFreeze({
-    kind: 'config', command, values: draft.values as CommandValues<Command>, sources: draft.sources, warnings: draft.warnings, trackingKey,
+    kind: 'config', command, values: draft.values as CommandValues<Command>, sources: draft.sources, warnings: draft.warnings,
+    trackingKey: rules?.trackingKey ?? null, selectionPolicies: rules?.selectionPolicies ?? null,
   })
 }
 

@@ -4,6 +4,9 @@ import type { Draft, ReadFile } from './draft.ts'
 import { UsageError, shown } from './usage-error.ts'
 import { valueFromYaml } from './value.ts'
 import { readBytes, readPolicyFile } from './yaml-files.ts'
+import { selectionPoliciesOf } from './worker-selection.ts'
+import type { SelectionPolicies } from './worker-selection.ts'
+import type { WorkerSelectionSettings } from '../scheduling/selection-policy.ts'
 import type { OptionValue } from './option.ts'
 
 /** What `--load-aware` stands for. Source: router-algorithm 15. */
@@ -12,17 +15,24 @@ const loadAwarePreset: Readonly<Record<string, OptionValue>> = {
   useRemoteIndexer: false, serveIndexer: false, sharedCacheMultiplier: 0, sharedCacheType: 'none', predictedTtlSeconds: null,
 }
 
-/** Applies the rules in Dynamo's order. Gives the tracking key, if one is asked for. Errors: `UsageError`. */
-export async function applyRouterRules(draft: Draft, readFile: ReadFile, needsTarget: boolean): Promise<Uint8Array | null> {
+/** What the rules make of options and files. */
+export interface RouterRulesOutcome {
+  /** The tracking key, if one is asked for. */
+  readonly trackingKey: Uint8Array | null
+  readonly selectionPolicies: SelectionPolicies
+}
+
+/** Applies the rules in Dynamo's order. Errors: `UsageError`. */
+export async function applyRouterRules(draft: Draft, readFile: ReadFile, needsTarget: boolean): Promise<RouterRulesOutcome> {
   if (draft.values['loadAware'] === true) applyLoadAware(draft)
   const policyPath = draft.values['policyConfig']
-  if (typeof policyPath === 'string') await applyPolicyFile(draft, policyPath, readFile)
+  const workerSelection = typeof policyPath === 'string' ? await applyPolicyFile(draft, policyPath, readFile) : null
   applyOverlapWeight(draft)
   if (needsTarget && draft.values['endpoint'] === null) {
     throw new UsageError('--endpoint is missing; give the workers as namespace.component.endpoint, or set DYN_ROUTER_ENDPOINT')
   }
   checkTogether(draft)
-  return readTrackingKey(draft, readFile)
+  return { selectionPolicies: selectionPoliciesOf(draft, workerSelection), trackingKey: readTrackingKey(draft, readFile) }
 }
 
 const isExplicit = (draft: Draft, key: string): boolean => draft.sources[key]?.kind !== 'default'
@@ -37,9 +47,10 @@ function applyLoadAware(draft: Draft): void {
   if (overridden.length > 0) draft.warnings.push(`${placeOf(draft, 'loadAware')} overrides ${overridden.join(', ')}`)
 }
 
-async function applyPolicyFile(draft: Draft, path: string, readFile: ReadFile): Promise<void> {
+async function applyPolicyFile(draft: Draft, path: string, readFile: ReadFile): Promise<WorkerSelectionSettings | null> {
   const overridden: string[] = []
-  for (const { key, name, raw } of await readPolicyFile(path, draft.table, readFile)) {
+  const { entries, workerSelection } = await readPolicyFile(path, draft.table, readFile)
+  for (const { key, name, raw } of entries) {
     const option = draft.table[key]
     if (option === undefined) continue
     const value = valueFromYaml(option, raw, `${path}: router.${name}`)
@@ -48,6 +59,7 @@ async function applyPolicyFile(draft: Draft, path: string, readFile: ReadFile): 
     draft.sources[key] = { kind: 'policy-config', name: path }
   }
   if (overridden.length > 0) draft.warnings.push(`${path}: its router: mapping overrides ${overridden.join(', ')}`)
+  return workerSelection
 }
 
 /** Cost of the first releases: weight * prompt work + decode blocks. Source: compat 7.2. */
@@ -74,6 +86,7 @@ function checkTogether(draft: Draft): void {
   if (values['trackOutputBlocks'] === true && values['trackActiveBlocks'] === false) {
     throw new UsageError(`${placeOf(draft, 'trackOutputBlocks')} needs --router-track-active-blocks, which ${placeOf(draft, 'trackActiveBlocks')} turned off`)
   }
+  checkCaches(draft)
   checkName(draft, 'component')
   checkName(draft, 'namespace')
   checkName(draft, 'namespaceWorkerSuffix')
@@ -82,6 +95,17 @@ function checkTogether(draft: Draft): void {
     if (!String(values[key]).startsWith('/')) throw new UsageError(`${placeOf(draft, key)}: ${shown(values[key])} is not valid; expected a path that begins with /`)
   }
   if (values['registerModel'] === '') throw new UsageError(`${placeOf(draft, 'registerModel')}: "" is not valid; expected a model name`)
+}
+
+/** Which ways of knowing caches go together. Source: router-algorithm 19. */
+function checkCaches(draft: Draft): void {
+  const { values } = draft
+  const needsEvents = (key: string): string => `${placeOf(draft, key)} needs --router-kv-events, which ${placeOf(draft, 'useKvEvents')} turned off`
+  if (values['approximateCachePolicy'] === 'lru' && values['useKvEvents'] === true) {
+    throw new UsageError(`${placeOf(draft, 'approximateCachePolicy')}: lru needs --no-router-kv-events; with events the workers tell what they hold`)
+  }
+  if (typeof values['predictedTtlSeconds'] === 'number' && values['useKvEvents'] === false) throw new UsageError(needsEvents('predictedTtlSeconds'))
+  if (values['sessionPrefixIndex'] === true && values['useKvEvents'] === false) throw new UsageError(needsEvents('sessionPrefixIndex'))
 }
 
 /** Names become parts of keys that are separated by `/` and `.`. */

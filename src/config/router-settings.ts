@@ -16,7 +16,7 @@ export interface CardFacts {
 }
 
 /** The values that a router is made from: of `warmpath router` or `warmpath frontend`. */
-export interface RouterConfig extends Pick<ParsedConfig, 'trackingKey'> {
+export interface RouterConfig extends Pick<ParsedConfig, 'trackingKey' | 'selectionPolicies'> {
   readonly values: Pick<RouterValues, keyof RouterValues & keyof FrontendValues>
 }
 
@@ -27,6 +27,7 @@ export function routerSettingsOf(config: RouterConfig, facts: CardFacts): Router
     blockSize: facts.blockSize,
     isEagle: facts.isEagle,
     role: facts.role,
+    ...(config.selectionPolicies === null ? {} : { selectionPolicy: config.selectionPolicies[facts.role] }),
     overlapScoreCredit: values.overlapScoreCredit,
     overlapScoreCreditDecay: values.overlapScoreCreditDecay,
     prefillLoadScale: values.prefillLoadScale,

@@ -1,33 +1,41 @@
 /** The option table per command: the one place that flags, environment, file, help and pages are made from. */
 import type { OptionTable, ValuesOf } from './option.ts'
 import { frontendOptions } from './options/frontend.ts'
+import { globalRouterOptions } from './options/global-router.ts'
 import { routerCoreOptions } from './options/router-core.ts'
 import { routerOwnOptions } from './options/router-own.ts'
 import { routerUnbuiltOptions } from './options/router-unbuilt.ts'
-import { logOptions, namespaceOptions, routerRuntimeOptions, runtimeOptions, systemOptions } from './options/runtime.ts'
+import { selectionOptions } from './options/selection.ts'
+import { logOptions, namespaceOptions, routerRuntimeOptions, runtimeOptions, systemOptions, workerHealthOptions } from './options/runtime.ts'
 import { engineOptions, startOptions, workerOptions } from './options/simulation.ts'
 
 export const routerOptions = {
-  ...routerCoreOptions, ...routerOwnOptions, ...namespaceOptions, ...routerRuntimeOptions, ...runtimeOptions, ...systemOptions, ...logOptions,
+  ...routerCoreOptions, ...selectionOptions, ...routerOwnOptions, ...namespaceOptions, ...routerRuntimeOptions, ...runtimeOptions, ...systemOptions, ...logOptions,
   ...routerUnbuiltOptions,
 }
 /** The frontend's own spelling of a shared option counts. */
 export const frontendTable = { ...routerRuntimeOptions, ...runtimeOptions, ...systemOptions, ...logOptions, ...frontendOptions }
 export const startTable = { ...startOptions, ...engineOptions, ...logOptions }
-export const workerTable = { ...workerOptions, ...engineOptions, ...namespaceOptions, ...runtimeOptions, ...systemOptions, ...logOptions }
+/** Probes work in workers only. */
+const { healthCheckEnabled: _enabled, canaryWaitTime: _wait, healthCheckTimeout: _timeout, ...workerSystemOptions } = systemOptions
+export const workerTable = { ...workerOptions, ...engineOptions, ...namespaceOptions, ...runtimeOptions, ...workerSystemOptions, ...workerHealthOptions, ...logOptions }
 
-export const tables = { router: routerOptions, frontend: frontendTable, start: startTable, worker: workerTable } as const satisfies Record<string, OptionTable>
+export const globalRouterTable = { ...globalRouterOptions, ...runtimeOptions, ...systemOptions, ...logOptions }
+
+export const tables = { router: routerOptions, frontend: frontendTable, 'global-router': globalRouterTable, start: startTable, worker: workerTable } as const satisfies Record<string, OptionTable>
 
 export type CommandName = keyof typeof tables
 export type CommandValues<Command extends CommandName> = ValuesOf<(typeof tables)[Command]>
 export type RouterValues = CommandValues<'router'>
 export type FrontendValues = CommandValues<'frontend'>
+export type GlobalRouterValues = CommandValues<'global-router'>
 export type StartValues = CommandValues<'start'>
 export type WorkerValues = CommandValues<'worker'>
 
 export const commandSummaries: Readonly<Record<CommandName, string>> = {
   router: 'Routes requests of a Dynamo deployment to the worker whose cache is warm.',
   frontend: 'Serves the models of a Dynamo deployment over an OpenAI-compatible HTTP API, in one stage or two.',
+  'global-router': 'Chooses among pools that each have a router of their own, by prompt length, targets and priority.',
   start: 'Starts simulated prefill and decode workers, router and HTTP API in one process, to try it out.',
   worker: 'Starts a simulated worker as a Dynamo worker of its own.',
 }

@@ -2,7 +2,9 @@
 import { flagSpellings } from './option.ts'
 import type { OptionTable } from './option.ts'
 import type { ReadFile } from './draft.ts'
+import type { WorkerSelectionSettings } from '../scheduling/selection-policy.ts'
 import { UsageError, didYouMean } from './usage-error.ts'
+import { readWorkerSelection } from './worker-selection.ts'
 
 export interface FileEntry {
   readonly key: string
@@ -13,7 +15,15 @@ export interface FileEntry {
 
 /** Largest file that is read as YAML. */
 const byteLimit = 1_048_576
-const otherPolicySections = ['default_policy_family', 'policy_classes', 'uncached_isl_buckets', 'models', 'worker_selection', 'request_classifier']
+const otherPolicySections = ['default_policy_family', 'policy_classes', 'uncached_isl_buckets', 'models', 'request_classifier']
+
+/** A policy file as read. */
+export interface PolicyFile {
+  /** Its `router:` mapping. */
+  readonly entries: readonly FileEntry[]
+  /** Its `worker_selection` section; null: none. */
+  readonly workerSelection: WorkerSelectionSettings | null
+}
 
 /** Entries of a `--config` file: a mapping whose keys are option names, with `-` or `_`. Errors: `UsageError`. */
 export async function readConfigFile(path: string, table: OptionTable, readFile: ReadFile): Promise<FileEntry[]> {
@@ -31,17 +41,22 @@ export async function readConfigFile(path: string, table: OptionTable, readFile:
   })
 }
 
-/** Entries of the `router:` mapping of a policy file. Errors: `UsageError`, also for sections that this version lacks. */
-export async function readPolicyFile(path: string, table: OptionTable, readFile: ReadFile): Promise<FileEntry[]> {
+/** Errors: `UsageError`, also for sections that this version lacks. */
+export async function readPolicyFile(path: string, table: OptionTable, readFile: ReadFile): Promise<PolicyFile> {
   const document = await readMapping(path, '--router-policy-config', readFile)
   for (const name of Object.keys(document)) {
-    if (name === 'router') continue
+    if (name === 'router' || name === 'worker_selection') continue
     if (otherPolicySections.includes(name)) {
-      throw new UsageError(`${path}: ${name}: not available in this version (requests are routed at once, by one policy; keep only router:)`)
+      throw new UsageError(`${path}: ${name}: not available in this version (requests are routed at once; keep only router: and worker_selection:)`)
     }
-    throw new UsageError(`${path}: unknown section ${JSON.stringify(name)}${didYouMean(name, ['router', ...otherPolicySections])}`)
+    throw new UsageError(`${path}: unknown section ${JSON.stringify(name)}${didYouMean(name, ['router', 'worker_selection', ...otherPolicySections])}`)
   }
-  const router = document['router']
+  const section = document['worker_selection']
+  const workerSelection = section === null || section === undefined ? null : readWorkerSelection(path, section)
+  return { entries: readRouterMapping(path, document['router'], table), workerSelection }
+}
+
+function readRouterMapping(path: string, router: unknown, table: OptionTable): FileEntry[] {
   if (router === null || router === undefined) return []
   if (!isMapping(router)) throw new UsageError(`${path}: router must be a mapping of setting names to values`)
   const keyByName = new Map<string, string>()

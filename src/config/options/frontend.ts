@@ -4,6 +4,7 @@ import { routerCoreOptions } from './router-core.ts'
 import { routerOwnOptions } from './router-own.ts'
 import { routerUnbuiltOptions } from './router-unbuilt.ts'
 import { runtimeOptions } from './runtime.ts'
+import { selectionOptions } from './selection.ts'
 
 const own = { origin: 'warmpath' as const, since: 'Warmpath 0.2' }
 const serving = 'Serving'
@@ -110,6 +111,7 @@ export const frontendOptions = {
     help: "The same as a multiple of the worker's largest batch.",
   }),
   ...costOptions,
+  ...selectionOptions,
   ...restUnbuilt,
   conditionalDisagg: { ...conditionalDisagg, unavailable: neverSkipped },
   conditionalDisaggConfig: { ...conditionalDisaggConfig, unavailable: neverSkipped },
