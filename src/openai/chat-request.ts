@@ -1,14 +1,11 @@
 /** A chat request: from its body to a plan. */
 import { outputParserMaker } from '../parsers/create-output-parser.ts'
-import type { Json, JsonObject } from '../ports.ts'
-import { TemplateError } from '../text/template-error.ts'
-import type { JsonValue } from '../text/text-model.ts'
-import { invalidField } from './api-error.ts'
 import type { ServedModel } from './catalog.ts'
+import { readTemplateOptions, renderPrompt } from './chat-prompt.ts'
 import { readExtension } from './extension.ts'
-import { isJsonList, isJsonObject, type Fields } from './fields.ts'
+import type { Fields } from './fields.ts'
 import { checkContextLength, checkNotEmpty, isQueryOnly, preprocessedRequest, type GenerationPlan } from './generation-plan.ts'
-import { readMessages, withoutInlineMedia, type Messages } from './messages.ts'
+import { readMessages, withoutInlineMedia } from './messages.ts'
 import {
   maxTokensRange, outputOptions, readGuidedDecoding, readSampling, readStop, readStreamOptions, refuseUnknownParameters, responseSchema,
 } from './parameters.ts'
@@ -50,9 +47,10 @@ export async function planChat(body: Fields, context: RequestContext): Promise<G
   const logprobs = body.boolean('logprobs') === true ? (topLogprobs ?? 1) : undefined
   const options = outputOptions(body, logprobs, undefined)
   const template = readTemplateOptions(body)
+  const parsesReasoning = (model.parsers?.reasoning ?? null) !== null
 
   const startMs = context.nowMs()
-  const text = renderPrompt(model, messages, tools.tools, template)
+  const text = renderPrompt(model, messages.list, tools.tools, template)
   const renderedMs = context.nowMs()
   const tokenIds = extension.tokenData ?? (await encodePrompt(model, text, 'messages', context.signal))
   context.onPrepared?.(renderedMs - startMs, context.nowMs() - renderedMs)
@@ -61,7 +59,12 @@ export async function planChat(body: Fields, context: RequestContext): Promise<G
 
   const request = preprocessedRequest(model, tokenIds, {
     body, hints, extension, stop, sampling, outputOptions: options, inputTrigger: messages.inputTrigger,
-    ...(messages.media === undefined ? {} : { media: messages.media, extraArgs: { messages: withoutInlineMedia(messages.list), formatted_prompt: text } }),
+    ...(messages.media === undefined ? {} : { media: messages.media }),
+    extraArgs: {
+      ...(messages.media === undefined ? {} : { messages: withoutInlineMedia(messages.list), formatted_prompt: text }),
+      // Engines that parse reasoning themselves go by the same words.
+      ...(parsesReasoning && Object.keys(template.variables).length > 0 ? { reasoning_parser_kwargs: { chat_template_kwargs: template.variables } } : {}),
+    },
   })
   return {
     kind: 'chat', model, stream, streamOptions, n: sampling.n, stop,
@@ -70,54 +73,6 @@ export async function planChat(body: Fields, context: RequestContext): Promise<G
     skipSpecialTokens: body.boolean('skip_special_tokens') ?? true,
     includeStopString: sampling.options['include_stop_str_in_output'] === true,
     echo: false, createParser: model.parsers === undefined ? undefined : outputParserMaker(model.parsers, { tools: tools.definitions, toolChoice: tools.choice }),
-    countsReasoning: (model.parsers?.reasoning ?? null) !== null, extension, queryOnly: isQueryOnly(extension), prompts: [{ tokenIds, text }], requests: [request],
+    countsReasoning: parsesReasoning, extension, queryOnly: isQueryOnly(extension), prompts: [{ tokenIds, text }], requests: [request],
   }
-}
-
-interface TemplateOptions {
-  readonly addGenerationPrompt: boolean
-  readonly continueFinalMessage: boolean
-  readonly variables: JsonObject
-}
-
-function readTemplateOptions(body: Fields): TemplateOptions {
-  const continueFinalMessage = body.boolean('continue_final_message') ?? false
-  const addGenerationPrompt = body.boolean('add_generation_prompt') ?? !continueFinalMessage
-  if (continueFinalMessage && addGenerationPrompt) {
-    throw invalidField('continue_final_message', '`continue_final_message` and `add_generation_prompt` cannot both be true; set one of them to false')
-  }
-  const effort = body.text('reasoning_effort')
-  return {
-    addGenerationPrompt,
-    continueFinalMessage,
-    variables: {
-      ...(effort === undefined ? {} : { reasoning_effort: effort }),
-      ...body.group('chat_template_args')?.object,
-      ...body.group('chat_template_kwargs')?.object,
-    },
-  }
-}
-
-function renderPrompt(model: ServedModel, messages: Messages, tools: readonly Json[] | undefined, template: TemplateOptions): string {
-  if (!model.text.hasChatTemplate) throw invalidField('messages', `the model ${JSON.stringify(model.name)} has no chat template; use /v1/completions`)
-  try {
-    return model.text.renderChat({
-      messages: messages.list.map((message) => templateValue(message) as { readonly [key: string]: JsonValue }),
-      ...(tools === undefined ? {} : { tools: tools.map(templateValue) }),
-      addGenerationPrompt: template.addGenerationPrompt,
-      continueFinalMessage: template.continueFinalMessage,
-      variables: templateValue(template.variables) as { readonly [key: string]: JsonValue },
-    })
-  } catch (error) {
-    if (!(error instanceof TemplateError)) throw error
-    throw invalidField('messages', `the model's chat template refuses these messages: ${error.message}`, 'template_error')
-  }
-}
-
-/** Templates know numbers, not wide integers: those become the nearest number. */
-function templateValue(value: Json): JsonValue {
-  if (typeof value === 'bigint') return Number(value)
-  if (isJsonList(value)) return value.map(templateValue)
-  if (isJsonObject(value)) return Object.fromEntries(Object.entries(value).map(([name, item]) => [name, templateValue(item)]))
-  return value as JsonValue
 }

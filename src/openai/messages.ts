@@ -101,5 +101,5 @@ function withoutInlineData(part: Json): Json {
   const holder = kind === undefined ? undefined : part[kind]
   if (kind === undefined || !isJsonObject(holder)) return part
   const url = String(holder['url'])
-  return { ...part, [kind]: { ...holder, url: url.startsWith('data:') ? '' : url, detail: holder['detail'] ?? null } }
+  return { ...part, [kind]: { ...holder, url: url.startsWith('data:') ? '' : url, ...(kind === 'audio_url' ? {} : { detail: holder['detail'] ?? null }) } }
 }

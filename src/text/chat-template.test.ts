@@ -138,8 +138,20 @@ test('text parts become one text, unless the template needs parts', () => {
   const needy = chat("{% for m in messages %}{% for p in m.content %}{{ '<' + p.text + '>' }}{% endfor %}{% endfor %}")
   assert.equal(needy.render({ messages: parts, addGenerationPrompt: false }), '<a><b>')
   assert.equal(needy.render({ messages: texts, addGenerationPrompt: false }), '<a>')
-  const mixed = [{ role: 'user', content: [{ type: 'image' }, { type: 'text', text: 'b' }] }]
-  assert.equal(plain.render({ messages: mixed, addGenerationPrompt: false }), "[{'type': 'image'}, {'type': 'text', 'text': 'b'}]")
+  const image = { type: 'image_url', image_url: { url: 'https://x.test/1.png' } }
+  const text = (value: string): object => ({ type: 'text', text: value })
+  const mixed = [{ role: 'user', content: [text('a'), text('b'), image, text('c'), image] }, { role: 'user', content: [image, { type: 'video_url', video_url: {} }] }]
+  assert.equal(plain.render({ messages: mixed as never, addGenerationPrompt: false }), 'ab<|image_1|>c<|image_2|><|image_1|><|image_2|>')
+  const named = chat("{% for m in messages %}{% for p in m.content %}{{ p.text if p.type == 'text' else p.type }},{% endfor %}{% endfor %}")
+  assert.equal(named.render({ messages: mixed as never, addGenerationPrompt: false }), 'a,b,image,c,image,image,video,')
+})
+
+test('reasoning of earlier answers stands before the content, unless the template shows it', () => {
+  const messages = [{ role: 'assistant', content: 'a', reasoning_content: 'r' }, { role: 'assistant', reasoning_content: ['p', 'q'] }, { role: 'user', content: 'u', reasoning_content: 'r' }]
+  const plain = chat('{% for m in messages %}{{ m.content }}{{ m.other }};{% endfor %}')
+  assert.equal(plain.render({ messages, addGenerationPrompt: false }), '<think>r</think>a;<think>p</think><think>q</think>;u;')
+  const showing = chat('{% for m in messages %}{{ m.reasoning_content }}|{{ m.content }};{% endfor %}')
+  assert.equal(showing.render({ messages: messages.slice(0, 2), addGenerationPrompt: false }), 'r|a;p\nq|;')
 })
 
 test('tools choose the template of their own name, and get parameters that templates count on', () => {

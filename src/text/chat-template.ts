@@ -1,7 +1,7 @@
 /** Chat templates of one model: which one is rendered, with what, and what becomes of a message to be continued. */
 import { strip } from './jinja/string-methods.ts'
 import { JinjaTemplate } from './jinja/template.ts'
-import { dressMessages, dressTools, needsContentParts } from './message-content.ts'
+import { dressMessages, dressTools, needsContentParts, type TemplateTraits } from './message-content.ts'
 import { TemplateError } from './template-error.ts'
 import type { ChatTemplateInput } from './text-model.ts'
 
@@ -12,10 +12,9 @@ export interface ChatTemplateOptions {
   readonly nowMs: () => number
 }
 
-interface NamedTemplate {
+interface NamedTemplate extends TemplateTraits {
   readonly template: JinjaTemplate
   readonly source: string
-  readonly needsParts: boolean
 }
 
 /** Stands at the end of a message that is to be continued, until it is cut off with all that follows. */
@@ -32,7 +31,7 @@ export class ChatTemplate {
     for (const [name, source] of sources) {
       try {
         const template = new JinjaTemplate(source, options)
-        this.#templates.set(name, { template, source, needsParts: needsContentParts(template, { ...options.specialTokens, tools: null }) })
+        this.#templates.set(name, { template, source, needsParts: needsContentParts(template, { ...options.specialTokens, tools: null }), showsReasoning: source.includes('reasoning_content') })
       } catch (cause) {
         if (!(cause instanceof TemplateError)) throw cause
         throw new TemplateError('unsupported', `the chat template "${name}" is not rendered exactly: it uses ${cause.message}. Give the model another template in chat_template.jinja`, { cause })
@@ -44,7 +43,7 @@ export class ChatTemplate {
   render(input: ChatTemplateInput): string {
     const tools = input.tools === undefined || input.tools.length === 0 ? null : dressTools(input.tools)
     const chosen = this.#choose(tools !== null)
-    const messages = dressMessages(input.messages, chosen.needsParts)
+    const messages = dressMessages(input.messages, chosen)
     if (input.continueFinalMessage === true && input.addGenerationPrompt) {
       throw new TemplateError('failed', 'continue_final_message and add_generation_prompt exclude each other; set one of them to false')
     }
