@@ -32,6 +32,8 @@ export interface OutputTiming {
   readonly ttftMs: number
   readonly totalTimeMs: number
   readonly kvHitRate: number
+  /** From the end of a prefill elsewhere to the first output; null without one, and where both stages run at once. */
+  readonly kvTransferMs: number | null
 }
 
 /** Who did the work: the worker that answers, and the one that computed the prompt when it is another. */
@@ -150,7 +152,26 @@ const workerValue = ({ workerId, dpRank, prefill }: WorkedBy): ValueMap => ({
 const timingValue = (timing: OutputTiming): ValueMap => ({
   request_received_ms: timing.requestReceivedMs, prefill_wait_time_ms: timing.prefillWaitTimeMs, prefill_time_ms: timing.prefillTimeMs,
   ttft_ms: timing.ttftMs, total_time_ms: timing.totalTimeMs, kv_hit_rate: timing.kvHitRate, router_queue_depth: 0,
+  ...(timing.kvTransferMs === null ? {} : { kv_transfer_estimated_latency_ms: timing.kvTransferMs }),
 })
+
+/** The worker that a router below names in an output as the one that works; null when it names none. */
+export function namedWorker(body: Uint8Array, codec: Codec): Pick<Decision, 'workerId' | 'dpRank'> | null {
+  let value: Value
+  try {
+    value = codec === 'msgpack' ? new MsgpackCursor(body).readValue() : (parseJsonBytes(body) as Value)
+  } catch {
+    return null
+  }
+  for (const name of ['data', 'data', 'routing_data', 'worker_id']) {
+    if (!isMap(value)) return null
+    value = value[name] ?? null
+  }
+  if (!isMap(value)) return null
+  const id = value['decode_worker_id'] ?? value['prefill_worker_id']
+  const rank = value['decode_dp_rank'] ?? value['prefill_dp_rank'] ?? 0
+  return (typeof id === 'number' || typeof id === 'bigint') && typeof rank === 'number' ? { workerId: BigInt(id), dpRank: rank } : null
+}
 
 /** The token ids of one output. */
 export function outputTokenIds(body: Uint8Array, codec: Codec): readonly number[] {
