@@ -31,6 +31,9 @@ export class DecodeAttempt implements ResponseListener, Leg {
   #released = false
   #sentMs = 0
   #activeMs = 0
+  #firstOutputMs = 0
+  /** The prefill had ended when this began: then the first output waits for its blocks alone. */
+  #followsPrefill = false
   #reportedTokens = 0
   #paused = false
   #outputs = 0
@@ -47,6 +50,7 @@ export class DecodeAttempt implements ResponseListener, Leg {
     const { parts, owner, routed, decision, instance, generate } = this.#at
     this.#sentMs = parts.clock.nowMs()
     this.#activeMs = this.#sentMs
+    this.#followsPrefill = this.#at.prefill !== null && !routed.prefillPending
     owner.attach(parts.pool, decision.workerId, this)
     const { id, metadata } = routed.request
     this.#call = parts.client.call(instance, { id, headers, metadata, codec: instance.codec, body: generate.forWorker(edits, instance.codec) }, this)
@@ -83,7 +87,10 @@ export class DecodeAttempt implements ResponseListener, Leg {
       } else {
         parts.observer.onNextOutput((nowMs - routed.lastOutputMs) / 1000)
       }
-      if (this.#outputs === 1) router.prefillCompleted(bookingId)
+      if (this.#outputs === 1) {
+        this.#firstOutputMs = nowMs
+        router.prefillCompleted(bookingId)
+      }
       routed.lastOutputMs = nowMs
       routed.outputTokens += output.tokenCount
       if (routed.keepsTokens && output.tokenCount > 0) routed.keepTokens(outputTokenIds(body, codec))
@@ -143,6 +150,7 @@ export class DecodeAttempt implements ResponseListener, Leg {
       prefillTimeMs: firstMs - (routed.prefillSentMs ?? this.#sentMs),
       ttftMs: firstMs - receivedAtMs,
       totalTimeMs: nowMs - receivedAtMs,
+      kvTransferMs: this.#followsPrefill ? this.#firstOutputMs - this.#sentMs : null,
       kvHitRate: decision.promptTokens === 0 ? 0 : Math.min(1, (routed.prefillCachedTokens ?? routed.prefillExpectedTokens ?? decision.cachedTokens) / decision.promptTokens),
     }
   }

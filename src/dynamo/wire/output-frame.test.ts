@@ -26,7 +26,7 @@ test('a look at an item tells tokens, finish and failure', () => {
 })
 
 test('the worker and the timing are spliced in, everything else stays', () => {
-  const timing = { requestReceivedMs: 1, prefillWaitTimeMs: 2.5, prefillTimeMs: 3, ttftMs: 4, totalTimeMs: 5, kvHitRate: 0.5 }
+  const timing = { requestReceivedMs: 1, prefillWaitTimeMs: 2.5, prefillTimeMs: 3, ttftMs: 4, totalTimeMs: 5, kvHitRate: 0.5, kvTransferMs: 1.5 }
   for (const codec of codecs) {
     const body = encode(item({ token_ids: [1], odd: [2n ** 63n] }, { comment: ['c'] }), codec)
     const edited = decode(editOutput(body, codec, { worker, timing }), codec) as { data: { data: Record<string, unknown>; comment: unknown } }
@@ -34,7 +34,7 @@ test('the worker and the timing are spliced in, everything else stays', () => {
     assert.deepEqual(edited.data.data['odd'], [2n ** 63n])
     assert.deepEqual(edited.data.data['routing_data'], {
       worker_id: { prefill_worker_id: worker.workerId, prefill_dp_rank: 1, decode_worker_id: worker.workerId, decode_dp_rank: 1 },
-      timing: { request_received_ms: 1, prefill_wait_time_ms: 2.5, prefill_time_ms: 3, ttft_ms: 4, total_time_ms: 5, kv_hit_rate: 0.5, router_queue_depth: 0 },
+      timing: { request_received_ms: 1, prefill_wait_time_ms: 2.5, prefill_time_ms: 3, ttft_ms: 4, total_time_ms: 5, kv_hit_rate: 0.5, router_queue_depth: 0, kv_transfer_estimated_latency_ms: 1.5 },
     })
     assert.deepEqual(editOutput(encode(item(5), codec), codec, { worker, timing: null }), encode(item(5), codec))
   }
