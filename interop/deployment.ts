@@ -130,6 +130,13 @@ export class Deployment {
     return driver
   }
 
+  /** The process that was started under this label. */
+  labelled(label: string): Managed {
+    const found = this.#processes.find((each) => each.label === label)
+    if (found === undefined) throw new Error(`nothing is called ${label}`)
+    return found
+  }
+
   #alive(managed: Managed): boolean {
     if (managed.child.exitCode !== null) throw new Error(`${managed.label} ended with ${managed.child.exitCode}: ${managed.log().slice(-1500)}`)
     return true

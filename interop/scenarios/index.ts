@@ -1,5 +1,6 @@
 /** All scenarios, in the order they run. */
 import type { Scenario } from '../scenario.ts'
+import { captureScenarios } from './captures.ts'
 import { chainScenarios } from './chains.ts'
 import { churnScenarios } from './churn.ts'
 import { disaggScenarios } from './disagg.ts'
@@ -8,8 +9,9 @@ import { equalityScenarios } from './equality.ts'
 import { etcdScenarios } from './etcd.ts'
 import { failureScenarios } from './failures.ts'
 import { frontendScenarios } from './frontend.ts'
+import { globalRouterScenarios } from './global-router.ts'
 import { vllmScenarios } from './vllm.ts'
 
 export const scenarios: readonly Scenario[] = [
-  ...endpointScenarios, ...failureScenarios, ...equalityScenarios, ...chainScenarios, ...disaggScenarios, ...frontendScenarios, ...etcdScenarios, ...churnScenarios, ...vllmScenarios,
+  ...endpointScenarios, ...failureScenarios, ...equalityScenarios, ...chainScenarios, ...disaggScenarios, ...captureScenarios, ...frontendScenarios, ...globalRouterScenarios, ...etcdScenarios, ...churnScenarios, ...vllmScenarios,
 ]

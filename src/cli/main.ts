@@ -14,6 +14,7 @@ type Run = (argv: readonly string[], env: Environment) => Promise<number>
 const commands: Readonly<Record<CommandName, () => Promise<Run>>> = {
   router: async () => (await import('./router.ts')).runRouter,
   frontend: async () => (await import('./frontend.ts')).runFrontend,
+  'global-router': async () => (await import('./global-router.ts')).runGlobalRouter,
   start: async () => (await import('./start.ts')).runStart,
   worker: async () => (await import('./worker.ts')).runWorker,
 }

@@ -69,7 +69,7 @@ function entry(option: Option): string {
 export function helpText(command: CommandName): string {
   const table: OptionTable = tables[command]
   const usage = command === 'router' ? '--endpoint NAMESPACE.COMPONENT.ENDPOINT [options]' : '[options]'
-  let text = `Usage: warmpath ${command} ${usage}\n\n${commandSummaries[command]}\nFlags win over environment, environment over the --config file.\n`
+  let text = `Usage: warmpath ${command} ${usage}\n\n${commandSummaries[command]}\nFlags win over environment${table['config'] === undefined ? '' : ', environment over the --config file'}.\n`
   const sections = sectionsOf(table)
   for (const [section, options] of sections) {
     const flags = options.filter((option) => option.isFlag)

@@ -2,6 +2,7 @@
 import type { OptionTable, ValuesOf } from './option.ts'
 import { frontendOptions } from './options/frontend.ts'
 import { globalRouterOptions } from './options/global-router.ts'
+import { routerDisaggOptions } from './options/disagg.ts'
 import { routerCoreOptions } from './options/router-core.ts'
 import { routerOwnOptions } from './options/router-own.ts'
 import { routerUnbuiltOptions } from './options/router-unbuilt.ts'

@@ -32,12 +32,16 @@ export class EncodedValue {
 export interface RequestEdits {
   /** Merged into `routing`. */
   readonly routing: ValueMap
+  /** Taken out of `routing`. */
+  readonly routingWithout?: readonly string[]
   /** Merged into `stop_conditions`. */
   readonly stopConditions?: ValueMap
   /** Merged into `router_config_override`. */
   readonly override?: ValueMap
   readonly prefillResult?: { readonly params: EncodedValue | Value; readonly promptTokensDetails: Value }
   readonly bootstrapInfo?: ValueMap
+  /** In place of the caller's. */
+  readonly annotations?: readonly string[]
   /** Output tokens of an attempt before, behind the prompt. */
   readonly appendedTokens?: readonly number[]
 }
@@ -50,7 +54,7 @@ export interface GenerateRequest {
   /** Annotation `query_instance_id:`: only say who would be chosen. */
   readonly queryOnly: boolean
   /** A small top-level field, decoded; not for the tokens. */
-  field(name: 'stop_conditions' | 'sampling_options' | 'routing' | 'annotations' | 'router_config_override'): MsgpackValue | undefined
+  field(name: 'stop_conditions' | 'sampling_options' | 'routing' | 'annotations' | 'router_config_override' | 'router' | 'agent_context'): MsgpackValue | undefined
   /** The body for the chosen worker, in its codec. */
   forWorker(edits: RequestEdits, codec: Codec): readonly Uint8Array[]
 }
@@ -296,10 +300,12 @@ function readValues(value: Value): GenerateRequest {
 }
 
 const mapOf = (value: Value | undefined): ValueMap => (isMap(value) ? value : {})
+const without = (map: ValueMap, names: readonly string[]): ValueMap =>
+  names.length === 0 ? map : Object.fromEntries(Object.entries(map).filter(([name]) => !names.includes(name)))
 
 /** The edits on decoded values. */
 function editedValues(defaults: ValueMap, rest: ValueMap, edits: RequestEdits): ValueMap {
-  const { appendedTokens, bootstrapInfo, override, prefillResult, routing, stopConditions } = edits
+  const { annotations, appendedTokens, bootstrapInfo, override, prefillResult, routing, stopConditions } = edits
   return {
     ...defaults, ...rest,
     ...(appendedTokens === undefined || appendedTokens.length === 0 ? {} : { token_ids: [...tokensOf(rest['token_ids'], 'token_ids'), ...appendedTokens] }),
@@ -307,7 +313,8 @@ function editedValues(defaults: ValueMap, rest: ValueMap, edits: RequestEdits): 
     ...(override === undefined ? {} : { router_config_override: { ...mapOf(rest['router_config_override']), ...override } }),
     ...(prefillResult === undefined ? {} : { prefill_result: { disaggregated_params: plainValue(prefillResult.params), prompt_tokens_details: prefillResult.promptTokensDetails } }),
     ...(bootstrapInfo === undefined ? {} : { bootstrap_info: bootstrapInfo }),
-    routing: { ...mapOf(rest['routing']), ...routing },
+    ...(annotations === undefined ? {} : { annotations }),
+    routing: { ...without(mapOf(rest['routing']), edits.routingWithout ?? []), ...routing },
   }
 }
 
@@ -338,10 +345,10 @@ function withoutBytes(value: Value): never {
 
 const topKeys = new KeyTable([
   'model', 'token_ids', 'stop_conditions', 'sampling_options', 'output_options', 'eos_token_ids', 'annotations', 'routing',
-  'router_config_override', 'dp_rank', 'mm_routing_info', 'prefill_result', 'bootstrap_info',
+  'router_config_override', 'dp_rank', 'mm_routing_info', 'prefill_result', 'bootstrap_info', 'router', 'agent_context',
 ])
-const [keyModel, keyTokens, keyStop, keySampling, keyAnnotations, keyRouting, keyOverride, keyRank, keyMm, keyPrefill, keyBootstrap] = [0, 1, 2, 3, 6, 7, 8, 9, 10, 11, 12]
-const fieldKeys = { stop_conditions: keyStop, sampling_options: keySampling, routing: keyRouting, annotations: keyAnnotations, router_config_override: keyOverride } as const
+const [keyModel, keyTokens, keyStop, keySampling, keyAnnotations, keyRouting, keyOverride, keyRank, keyMm, keyPrefill, keyBootstrap, keyRouter, keyAgent] = [0, 1, 2, 3, 6, 7, 8, 9, 10, 11, 12, 13, 14]
+const fieldKeys = { stop_conditions: keyStop, sampling_options: keySampling, routing: keyRouting, annotations: keyAnnotations, router_config_override: keyOverride, router: keyRouter, agent_context: keyAgent } as const
 const requiredKeys = [0, 2, 3, 4, 5, 6]
 
 /** Where the values of the known keys lie; -1 = absent. */
@@ -423,6 +430,7 @@ function spliced(body: Uint8Array, found: Scan, edits: RequestEdits): readonly U
   const appended = edits.appendedTokens ?? []
   const edited = [
     keyRouting, ...(edits.stopConditions === undefined ? [] : [keyStop]), ...(edits.override === undefined ? [] : [keyOverride]),
+    ...(edits.annotations === undefined ? [] : [keyAnnotations]),
     ...(edits.prefillResult === undefined ? [] : [keyPrefill]), ...(edits.bootstrapInfo === undefined ? [] : [keyBootstrap]),
     ...(appended.length === 0 ? [] : [keyTokens]),
   ] as number[]
@@ -453,7 +461,8 @@ function spliced(body: Uint8Array, found: Scan, edits: RequestEdits): readonly U
     tail.string('prompt_tokens_details').value(edits.prefillResult.promptTokensDetails)
   }
   if (edits.bootstrapInfo !== undefined) tail.string('bootstrap_info').value(edits.bootstrapInfo)
-  writeMerged(tail.string('routing'), body, found.starts[keyRouting as number] as number, edits.routing)
+  if (edits.annotations !== undefined) tail.string('annotations').value(edits.annotations)
+  writeMerged(tail.string('routing'), body, found.starts[keyRouting as number] as number, edits.routing, edits.routingWithout)
   parts.push(tail.finish())
   return parts
 }
@@ -470,7 +479,7 @@ function writeValue(tail: MsgpackWriter, value: EncodedValue | Value): void {
 }
 
 /** A map of the caller, entries as they came, with the given ones in place of or besides its own. */
-function writeMerged(tail: MsgpackWriter, body: Uint8Array, start: number, changes: ValueMap): void {
+function writeMerged(tail: MsgpackWriter, body: Uint8Array, start: number, changes: ValueMap, dropped: readonly string[] = []): void {
   const kept: Uint8Array[] = []
   if (start >= 0) {
     const cursor = new MsgpackCursor(body, start)
@@ -479,7 +488,7 @@ function writeMerged(tail: MsgpackWriter, body: Uint8Array, start: number, chang
       const keyStart = cursor.offset
       const name = cursor.readString()
       cursor.skip()
-      if (!Object.hasOwn(changes, name)) kept.push(body.subarray(keyStart, cursor.offset))
+      if (!Object.hasOwn(changes, name) && !dropped.includes(name)) kept.push(body.subarray(keyStart, cursor.offset))
     }
   }
   const entries = Object.entries(changes)

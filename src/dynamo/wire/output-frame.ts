@@ -46,6 +46,8 @@ export interface WorkedBy {
 export interface OutputAdditions {
   readonly worker: WorkedBy | null
   readonly timing: OutputTiming | null
+  /** Who computed the prompt, in place of what a router below says. */
+  readonly prefill?: Pick<Decision, 'workerId' | 'dpRank'> | null
 }
 
 type Value = MsgpackValue
@@ -141,6 +143,10 @@ function routingData(before: Value | undefined, additions: OutputAdditions): Val
   const merged: Record<string, Value> = { ...old }
   // A router below has already named the worker that does the work.
   if (additions.worker !== null && !isMap(old['worker_id'])) merged['worker_id'] = workerValue(additions.worker)
+  const shown = merged['worker_id']
+  if (additions.prefill != null && isMap(shown)) {
+    merged['worker_id'] = { ...shown, prefill_worker_id: additions.prefill.workerId, prefill_dp_rank: additions.prefill.dpRank }
+  }
   if (additions.timing !== null) merged['timing'] = { ...(isMap(old['timing']) ? old['timing'] : {}), ...timingValue(additions.timing) }
   return merged
 }
