@@ -19,9 +19,11 @@ const rooms: Readonly<Record<string, readonly string[]>> = {
   disagg: ['model', 'ports', 'msgpack'],
   affinity: ['model'],
   'system-ports': ['ports', 'node'],
-  dynamo: ['model', 'ports', 'msgpack', 'hashing', 'kv-events', 'index', 'router', 'node', 'lossless-json', 'etcd3', 'zeromq', '@noble/hashes'],
+  dynamo: ['model', 'ports', 'msgpack', 'hashing', 'kv-events', 'index', 'router', 'node', 'lossless-json', 'etcd3', 'zeromq', '@nats-io/transport-node', '@noble/hashes'],
   // The raw engines' codec and the simulated engine; the worker wrapper below composes Dynamo parts.
-  engines: ['model', 'ports', 'msgpack', 'hashing', 'kv-events', 'index', 'node', 'dynamo', '@noble/hashes'],
+  engines: ['model', 'ports', 'msgpack', 'hashing', 'kv-events', 'index', 'node', 'dynamo', 'worker', '@noble/hashes'],
+  // The worker SDK. Of the engines it knows the codec of their event sockets, no more.
+  worker: ['model', 'ports', 'system-ports', 'kv-events', 'engines/raw-kv-events', 'dynamo', 'observability', 'config', 'node', 'zeromq', '@noble/hashes'],
   http: ['model', 'ports', 'msgpack', 'node', 'dynamo', 'lossless-json'],
   text: ['model', 'ports', 'node', '@huggingface/jinja', '@huggingface/tokenizers', 'tokenizers'],
   // What models write: text in pieces to content, reasoning and tool calls.

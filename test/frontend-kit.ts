@@ -9,7 +9,7 @@ import { createTcpRequestClient } from '../src/dynamo/request-plane/tcp-client.t
 import { createTcpRequestServer } from '../src/dynamo/request-plane/tcp-server.ts'
 import { outputVocabularySize, writeDemoModel } from '../src/engines/simulated/demo-model.ts'
 import type { SimulatedRole } from '../src/engines/simulated/model-card.ts'
-import { readModelFiles } from '../src/engines/simulated/model-files.ts'
+import { readModelFiles } from '../src/worker/model-files.ts'
 import { engineSettings, type EngineSettings } from '../src/engines/simulated/settings.ts'
 import { startSimulatedWorker, type SimulatedWorker } from '../src/engines/simulated/worker.ts'
 import { createLog, type ProcessLog } from '../src/observability/log.ts'

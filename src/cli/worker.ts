@@ -5,19 +5,16 @@ import { parseCommand, type ParsedConfig } from '../config/parse-command.ts'
 import { UsageError } from '../config/usage-error.ts'
 import { createDiscovery } from '../dynamo/discovery/create-discovery.ts'
 import { DiscoveryOptionError, discoveryOptionsFromEnv } from '../dynamo/discovery/discovery-options.ts'
-import { createZmqEventPlane } from '../dynamo/event-plane/zmq-event-plane.ts'
-import { chooseBindHost } from '../dynamo/request-plane/bind-host.ts'
-import { createTcpRequestClient } from '../dynamo/request-plane/tcp-client.ts'
-import { createTcpRequestServer } from '../dynamo/request-plane/tcp-server.ts'
 import { parseEndpointId } from '../dynamo/wire/endpoint-path.ts'
 import { engineMetrics, engineMetricsType } from '../engines/simulated/engine-metrics.ts'
 import type { SimulatedRole } from '../engines/simulated/model-card.ts'
-import { readModelFiles } from '../engines/simulated/model-files.ts'
+import { readModelFiles } from '../worker/model-files.ts'
 import { startSimulatedWorker, type SimulatedWorker, type SimulatedWorkerOptions } from '../engines/simulated/worker.ts'
 import { createLog } from '../observability/log.ts'
 import { startSystemServer } from '../observability/system-server.ts'
 import type { EndpointId, Log, RequestPlaneClient } from '../ports.ts'
 import { systemClock, systemRandom } from '../system-ports.ts'
+import { createPlanes } from './planes.ts'
 import { engineSettingsOf } from './simulated-engine-options.ts'
 
 type Environment = Readonly<Record<string, string | undefined>>
@@ -33,12 +30,15 @@ export async function runWorker(argv: readonly string[], env: Environment): Prom
   const signalled = new Promise<void>((resolved) => {
     for (const name of ['SIGTERM', 'SIGINT'] as const) process.once(name, () => { stop.abort(new Error(`${name} received`)); resolved() })
   })
+  // Timers of the parts do not keep the process; while they wait, for NATS say, nothing else would.
+  const keepAlive = setInterval(() => {}, 2 ** 30)
   try {
     return await serve(parsed, env, log, stop.signal, signalled)
   } catch (error) {
     if (stop.signal.aborted && !(error instanceof UsageError)) return 0
     throw error
   } finally {
+    clearInterval(keepAlive)
     log.flush()
   }
 }
@@ -48,13 +48,13 @@ async function serve(config: Config, env: Environment, log: Log, signal: AbortSi
   const options = await workerOptions(config)
   const clock = systemClock()
   const discovery = createDiscovery({ ...discoveryOptions(env), clock, log })
-  const server = createTcpRequestServer({ clock, log, host: values.tcpRpcHost ?? undefined, port: values.tcpRpcPort, frameBytesMax: values.tcpMaxMessageSize })
-  const eventPlane = createZmqEventPlane({ discovery, clock, log, random: systemRandom(), host: chooseBindHost(values.eventPlaneHost ?? undefined).advertise, ioThreads: 1 })
-  const client = options.prefillRouter === null ? null : createTcpRequestClient({ clock, log, host: values.tcpResponseStreamHost ?? undefined, port: values.tcpResponseStreamPort })
-  const closing: (() => Promise<void>)[] = [() => discovery.close(2000), () => server.close(), () => eventPlane.close()]
+  const planes = await createPlanes(values, { discovery, clock, random: systemRandom(), log })
+  const { server, eventPlane } = planes
+  const client = options.prefillRouter === null ? null : planes.client
+  const closing: (() => Promise<void>)[] = [() => planes.close(), () => discovery.close(2000), () => server.close(), () => eventPlane.close()]
   if (client !== null) closing.push(() => client.close())
   try {
-    await Promise.all([discovery.start(signal), server.start(signal), client?.start(signal)])
+    await Promise.all([discovery.start(signal), planes.start(signal), server.start(signal), client?.start(signal)])
     const worker = await startSimulatedWorker(options, { discovery, server, eventPlane, clock, log, ...(client === null ? {} : { client: client satisfies RequestPlaneClient }) })
     const limits = { graceMs: values.shutdownGraceSeconds * 1000, timeoutMs: values.shutdownTimeoutSeconds * 1000 }
     let ready = true

@@ -17,13 +17,16 @@ export interface EndpointMetricsOptions {
   readonly component: string
   /** Lower-case hex. */
   readonly instanceHex: string
-  readonly service: string
+  /** Label `service`; none when left out. */
+  readonly service?: string
+  readonly labels?: Readonly<Record<string, string>>
 }
 
 /** Gives the meter of an endpoint by its name; the same name gives the same meter. */
 export function createEndpointMetrics(metrics: MetricSet, options: EndpointMetricsOptions): (endpoint: string) => EndpointMeter {
   const base = {
-    dynamo_namespace: options.namespace, dynamo_component: options.component, worker_id: options.instanceHex, service: options.service,
+    dynamo_namespace: options.namespace, dynamo_component: options.component, worker_id: options.instanceHex,
+    ...(options.service === undefined ? {} : { service: options.service }), ...options.labels,
   }
   const name = (suffix: string): string => `dynamo_component_${suffix}`
   const labels = ['dynamo_endpoint']

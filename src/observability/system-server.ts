@@ -3,6 +3,9 @@ import { createServer } from 'node:http'
 import type { IncomingMessage, Server, ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 
+/** Answers `/engine/{name}` with a value for JSON. What it throws is answered as status 500. */
+export type EngineRoute = (body: Readonly<Record<string, unknown>>) => Promise<unknown>
+
 export interface SystemServerOptions {
   readonly host: string
   /** 0 takes a free one. */
@@ -14,6 +17,8 @@ export interface SystemServerOptions {
   /** Names of the served endpoints, each with whether it takes requests. */
   endpoints(): ReadonlyMap<string, boolean>
   readonly metrics: { readonly contentType: string; text(): Promise<string> }
+  /** Routes below `/engine/`, by name; may change. */
+  readonly engineRoutes?: ReadonlyMap<string, EngineRoute>
 }
 
 export interface SystemServer {
@@ -72,12 +77,41 @@ function bindError(error: NodeJS.ErrnoException, host: string, port: number): Er
 }
 
 async function answer(options: SystemServerOptions, startedMs: number, request: IncomingMessage, response: ServerResponse): Promise<void> {
-  const path = (request.url ?? '/').split('?', 1)[0]
+  const path = (request.url ?? '/').split('?', 1)[0] as string
+  const route = path.startsWith('/engine/') ? options.engineRoutes?.get(path.slice('/engine/'.length)) : undefined
+  if (route !== undefined) return answerEngineRoute(route, request, response)
   if (request.method !== 'GET' && request.method !== 'HEAD') return send(response, 405, textType, 'Method not allowed\n', { allow: 'GET, HEAD' })
   if (path === (options.healthPath ?? '/health')) return sendStatus(options, startedMs, response, options.isReady())
   if (path === (options.livePath ?? '/live')) return sendStatus(options, startedMs, response, true)
   if (path === '/metrics') return send(response, 200, options.metrics.contentType, await options.metrics.text())
   return send(response, 404, textType, 'Route not found')
+}
+
+const engineBodyBytesMax = 1_048_576
+
+async function answerEngineRoute(route: EngineRoute, request: IncomingMessage, response: ServerResponse): Promise<void> {
+  if (!['GET', 'POST', 'PUT', 'DELETE'].includes(request.method ?? '')) return send(response, 405, textType, 'Method not allowed\n', { allow: 'GET, POST, PUT, DELETE' })
+  const jsonType = 'application/json'
+  const failed = (status: number, message: string): void => send(response, status, jsonType, JSON.stringify({ status: 'error', message }))
+  const parts: Buffer[] = []
+  let length = 0
+  for await (const part of request as AsyncIterable<Buffer>) {
+    length += part.length
+    if (length > engineBodyBytesMax) return failed(413, `the body is longer than ${engineBodyBytesMax} bytes`)
+    parts.push(part)
+  }
+  let body: unknown
+  try {
+    body = length === 0 ? {} : JSON.parse(Buffer.concat(parts).toString('utf8'))
+  } catch (error) {
+    return failed(400, `the body is not JSON: ${error instanceof Error ? error.message : String(error)}`)
+  }
+  if (body === null || typeof body !== 'object' || Array.isArray(body)) return failed(400, 'the body must be a JSON object')
+  try {
+    send(response, 200, jsonType, JSON.stringify(await route(body as Readonly<Record<string, unknown>>) ?? null))
+  } catch (error) {
+    failed(500, error instanceof Error ? error.message : String(error))
+  }
 }
 
 function sendStatus(options: SystemServerOptions, startedMs: number, response: ServerResponse, isGood: boolean): void {

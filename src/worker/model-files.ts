@@ -3,11 +3,11 @@ import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { blake3 } from '@noble/hashes/blake3.js'
 import { bytesToHex } from '@noble/hashes/utils.js'
-import type { JsonObject } from '../../ports.ts'
+import type { JsonObject } from '../ports.ts'
 
 export interface ModelFiles {
   readonly folder: string
-  /** Card sections: model_info, tokenizer, prompt_formatter, gen_config; null where the folder has no such file. */
+  /** Card sections: model_info, tokenizer, prompt_formatter, gen_config, null where the folder has no such file; chat_template_file where it has one. */
   readonly sections: JsonObject
   /** Null: not stated by the folder. */
   readonly contextLengthMax: number | null
@@ -32,15 +32,25 @@ export async function readModelFiles(folder: string): Promise<ModelFiles> {
       if (required) throw new Error(`${folder} is no model folder: ${file} cannot be read; it needs config.json and tokenizer.json`, { cause })
       return null
     })
-    sections[section] = bytes === null ? null : { [kind]: { path, checksum: `blake3:${bytesToHex(blake3(bytes))}`, size: bytes.length } }
+    sections[section] = bytes === null ? null : { [kind]: fileEntry(path, bytes) }
     if (bytes !== null && required) contents.set(file, parsed(bytes, path))
   }
+  const template = await checkedFile(join(folder, 'chat_template.jinja'))
+  if (template !== null) sections['chat_template_file'] = { hf_chat_template: { is_custom: false, file: template } }
   return {
     folder,
     sections,
     contextLengthMax: wholeAt(contents.get('config.json'), ['max_position_embeddings']),
     vocabularySize: smaller(wholeAt(contents.get('config.json'), ['vocab_size']), entryCount(contents.get('tokenizer.json'))),
   }
+}
+
+const fileEntry = (path: string, bytes: Uint8Array): JsonObject => ({ path, checksum: `blake3:${bytesToHex(blake3(bytes))}`, size: bytes.length })
+
+/** How a card names one file; null when it cannot be read. */
+export async function checkedFile(path: string): Promise<JsonObject | null> {
+  const bytes = await readFile(path).catch(() => null)
+  return bytes === null ? null : fileEntry(path, bytes)
 }
 
 function parsed(bytes: Buffer, path: string): unknown {

@@ -1,5 +1,6 @@
 /** Settings of the Dynamo runtime that a process takes from its environment (or from the `--config` file), without flags. */
 import { booleanOption, integerOption, maybeInteger, maybePath, maybeText, numberOption, textOption } from '../option.ts'
+import { natsOptions, tlsOptions } from './planes.ts'
 
 const env = (name: string, ...names: string[]) => ({ name, isFlag: false as const, since: 'Dynamo', env: names })
 const planes = 'Planes and discovery'
@@ -56,6 +57,22 @@ export const systemOptions = {
   }),
 }
 
+/** Workers probe their handlers; routers and frontends have nothing to probe. */
+export const workerHealthOptions = {
+  healthCheckEnabled: booleanOption(false, {
+    ...env('health-check-enabled', 'DYN_HEALTH_CHECK_ENABLED'), section: system,
+    help: 'Ask endpoints that have a probe request when nobody else does; /health then tells whether they answer.',
+  }),
+  canaryWaitSeconds: numberOption(10, {
+    ...env('canary-wait-time', 'DYN_CANARY_WAIT_TIME'), minimum: 0.001, unit: 'seconds', section: system,
+    help: 'Time without a request after which an endpoint is probed.',
+  }),
+  healthCheckTimeoutSeconds: numberOption(3, {
+    ...env('health-check-request-timeout', 'DYN_HEALTH_CHECK_REQUEST_TIMEOUT'), minimum: 0.001, unit: 'seconds', section: system,
+    help: 'How long a probe may take to be answered.',
+  }),
+}
+
 export const runtimeOptions = {
   discoveryBackend: textOption('etcd', {
     ...env('discovery-backend', 'DYN_DISCOVERY_BACKEND'), choices: ['etcd', 'file', 'mem', 'kubernetes'], choiceAliases: { memory: 'mem' },
@@ -67,31 +84,32 @@ export const runtimeOptions = {
     help: 'Folder of file discovery.',
   }),
   requestPlane: textOption('tcp', {
-    ...env('request-plane', 'DYN_REQUEST_PLANE'), choices: ['tcp', 'nats'], section: planes, help: 'How requests travel.',
-    unavailable: { ...later, mend: 'set it to tcp in every process of the deployment' },
+    ...env('request-plane', 'DYN_REQUEST_PLANE'), choices: ['tcp', 'nats', 'http'], section: planes,
+    help: 'How requests to endpoints here travel. Workers are called as their records say, whatever stands here.',
+    unavailable: { why: 'the HTTP plane of Dynamo 1.1 is not spoken', mend: 'set it to tcp or nats in every process of the deployment', refuses: (value) => value === 'http' },
   }),
   requestPlaneCodec: textOption('msgpack', {
     ...env('request-plane-codec', 'DYN_REQUEST_PLANE_CODEC'), choices: ['msgpack', 'json'], section: planes, help: 'Codec that endpoints served here announce.',
   }),
   responsePlane: textOption('tcp', {
-    ...env('response-plane', 'DYN_RESPONSE_PLANE'), choices: ['tcp', 'quic'], section: planes, help: 'How responses travel.',
-    unavailable: { ...later, mend: 'set it to tcp in every process of the deployment' },
+    ...env('response-plane', 'DYN_RESPONSE_PLANE'), choices: ['tcp', 'quic'], section: planes, help: 'How responses travel, also those of requests over NATS.',
+    unavailable: { why: 'responses travel over TCP only', mend: 'set it to tcp in every process of the deployment' },
   }),
   eventPlane: textOption('zmq', {
-    ...env('event-plane', 'DYN_EVENT_PLANE'), choices: ['zmq', 'nats'], section: planes, help: 'How events travel.',
-    unavailable: { ...later, mend: 'set it to zmq in every process of the deployment' },
+    ...env('event-plane', 'DYN_EVENT_PLANE'), choices: ['zmq', 'nats'], section: planes,
+    help: 'How events of this process travel. Publishers that say in their record that they use the other one are heard too.',
   }),
   eventPlaneHost: maybeText({
     ...env('event-plane-host', 'DYN_EVENT_PLANE_HOST'), section: planes, defaultText: 'found',
     help: 'Address that event publishers here announce.',
   }),
   zmqBrokerUrl: maybeText({
-    ...env('zmq-broker-url', 'DYN_ZMQ_BROKER_URL'), section: planes, help: 'Broker between event publishers and subscribers.',
-    unavailable: { why: 'subscribers connect to publishers directly', mend: 'unset it in every process of the deployment' },
+    ...env('zmq-broker-url', 'DYN_ZMQ_BROKER_URL'), section: planes,
+    help: 'Brokers between event publishers and subscribers over ZMQ: `xsub=tcp://HOST:PORT[;...],xpub=tcp://HOST:PORT[;...]`. Unset: directly.',
   }),
   zmqBrokerEnabled: booleanOption(false, {
-    ...env('zmq-broker-enabled', 'DYN_ZMQ_BROKER_ENABLED'), section: planes, help: 'Use a broker between event publishers and subscribers.',
-    unavailable: { why: 'subscribers connect to publishers directly', mend: 'unset it in every process of the deployment' },
+    ...env('zmq-broker-enabled', 'DYN_ZMQ_BROKER_ENABLED'), section: planes,
+    help: 'Use the ZMQ brokers that are registered in the namespace, when none is named.',
   }),
   zmqSubscriberCapacity: idle(
     'zmq-event-subscriber-channel-capacity', 'DYN_ZMQ_EVENT_SUBSCRIBER_CHANNEL_CAPACITY', planes, 'at most 100,000 messages of a publisher wait; more are dropped and recovered',
@@ -169,14 +187,8 @@ export const runtimeOptions = {
   }),
   engineRequestLimit: maybeInteger({ ...env('engine-request-limit', 'DYN_ENGINE_REQUEST_LIMIT'), minimum: 1, isNullable: true, section: tcp, defaultText: 'none',
     unavailable: { ...later, mend: 'unset it' }, help: 'Most requests that an endpoint here serves at once.' }),
-  tcpTls: maybeText({
-    ...env('tcp-tls', 'DYN_TCP_TLS_CERT_PATH', 'DYN_TCP_TLS_KEY_PATH', 'DYN_TCP_TLS_CA_CERT_PATH', 'DYN_TCP_TLS_CLIENT_CA_CERT_PATH',
-      'DYN_TCP_TLS_CLIENT_CERT_PATH', 'DYN_TCP_TLS_CLIENT_KEY_PATH', 'DYN_TCP_TLS_INSECURE', 'DYN_TCP_TLS_SERVER_NAME'),
-    section: tcp, help: 'TLS on request and response connections.',
-    unavailable: { why: 'connections are plain TCP, and plaintext must not pass for TLS', mend: 'unset it in every process of the deployment',
-      refuses: (value) => value !== null && !['0', 'false', 'off', 'no'].includes(value.toLowerCase()) },
-  }),
-  natsServer: idle('nats-server', 'NATS_SERVER', planes, 'no plane travels over NATS here'),
+  ...natsOptions,
+  ...tlsOptions,
   eventPlaneCodec: idle('event-plane-codec', 'DYN_EVENT_PLANE_CODEC', planes, 'events are MessagePack, in Dynamo too'),
   tcpChannelBuffer: idle('tcp-channel-buffer', 'DYN_TCP_CHANNEL_BUFFER', tcp, 'requests are written to their connection at once'),
   tcpConnectLimit: idle('tcp-global-connect-limit', 'DYN_TCP_GLOBAL_CONNECT_LIMIT', tcp, 'connections to one worker are shared by its requests'),

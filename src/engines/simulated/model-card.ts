@@ -1,7 +1,7 @@
 /** The model card of a simulated worker: how routers and frontends learn its capacity, ranks and role. */
 import { slugOf } from '../../dynamo/cards/model-card.ts'
 import type { EndpointId, JsonObject } from '../../ports.ts'
-import type { ModelFiles } from './model-files.ts'
+import type { ModelFiles } from '../../worker/model-files.ts'
 import type { EngineSettings } from './settings.ts'
 
 export type SimulatedRole = 'aggregated' | 'prefill' | 'decode'

@@ -17,7 +17,7 @@ import type { InstanceRecord, Json, JsonObject, Log } from '../../ports.ts'
 import { systemClock, systemRandom } from '../../system-ports.ts'
 import { fixturePath } from '../../../test/repo-root.ts'
 import { simulatedCard } from './model-card.ts'
-import { readModelFiles } from './model-files.ts'
+import { readModelFiles } from '../../worker/model-files.ts'
 import { engineSettings, type EngineSettings } from './settings.ts'
 import { startSimulatedWorker, type SimulatedWorker, type SimulatedWorkerOptions } from './worker.ts'
 

@@ -1,0 +1,118 @@
+/** What a runtime is made of, from Dynamo's environment variables: the same table as the command line reads. */
+import { readFileSync } from 'node:fs'
+import { parseCommand } from '../config/parse-command.ts'
+import type { WorkerValues } from '../config/table.ts'
+import { UsageError } from '../config/usage-error.ts'
+import { createDiscovery } from '../dynamo/discovery/create-discovery.ts'
+import { DiscoveryOptionError, discoveryOptionsFromEnv } from '../dynamo/discovery/discovery-options.ts'
+import { createZmqEventPlane } from '../dynamo/event-plane/zmq-event-plane.ts'
+import { chooseBindHost } from '../dynamo/request-plane/bind-host.ts'
+import { createTcpRequestClient } from '../dynamo/request-plane/tcp-client.ts'
+import { createTcpRequestServer } from '../dynamo/request-plane/tcp-server.ts'
+import { createLog } from '../observability/log.ts'
+import type { Clock, Discovery, EventPlane, Log, Random, RequestPlaneClient, RequestPlaneServer } from '../ports.ts'
+import { systemClock, systemRandom } from '../system-ports.ts'
+
+export type Environment = Readonly<Record<string, string | undefined>>
+
+/** Parts of a runtime; what is given is not closed by it, only what it made. */
+export interface RuntimeParts {
+  /** Started; its instance id is the process's. */
+  readonly discovery: Discovery
+  /** Started. */
+  readonly server: RequestPlaneServer
+  readonly eventPlane: EventPlane
+  readonly clock: Clock
+  readonly random: Random
+  readonly log: Log
+  /** Started, or starts when it is first needed; null: no calls can be made. */
+  readonly client: (() => Promise<RequestPlaneClient>) | null
+}
+
+/** What a program may set in place of the environment. */
+export interface RuntimeOptions {
+  /** Default: that of the process. Other members of these options come before it. */
+  readonly env?: Environment
+  /** `DYN_DISCOVERY_BACKEND`. */
+  readonly discoveryBackend?: 'etcd' | 'file' | 'mem' | 'kubernetes'
+  /** `DYN_FILE_KV`: the folder of file discovery. */
+  readonly fileKv?: string
+  /** `DYN_REQUEST_PLANE`. */
+  readonly requestPlane?: 'tcp' | 'nats'
+  /** `DYN_EVENT_PLANE`. */
+  readonly eventPlane?: 'zmq' | 'nats'
+  /** The address of all listeners, an IP or an interface. Default: found. */
+  readonly host?: string
+  /** `DYN_SYSTEM_PORT`: -1 off, 0 any. */
+  readonly systemPort?: number
+  /** Default: standard error, by `DYN_LOG` and `DYN_LOGGING_JSONL`. */
+  readonly log?: Log
+  /** In place of what the environment asks for; not started, closed with the runtime. */
+  readonly discovery?: Discovery
+  /** Ends the start. */
+  readonly signal?: AbortSignal
+}
+
+/** The environment that the options make. */
+export function runtimeEnvironment(options: RuntimeOptions): Environment {
+  const { discoveryBackend, fileKv, requestPlane, eventPlane, host, systemPort } = options
+  const given = {
+    DYN_DISCOVERY_BACKEND: discoveryBackend, DYN_FILE_KV: fileKv, DYN_REQUEST_PLANE: requestPlane, DYN_EVENT_PLANE: eventPlane,
+    DYN_TCP_RPC_HOST: host, DYN_TCP_RESPONSE_STREAM_HOST: host, DYN_EVENT_PLANE_HOST: host, DYN_SYSTEM_PORT: systemPort?.toString(),
+  }
+  return { ...(options.env ?? process.env), ...Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined)) }
+}
+
+/** The settings that an environment makes. Errors: `UsageError` that names variable, value and mend. */
+export async function runtimeValues(env: Environment): Promise<{ readonly values: WorkerValues; readonly warnings: readonly string[] }> {
+  const parsed = await parseCommand('worker', [], env, (path) => readFileSync(path))
+  if (parsed.kind !== 'config') throw new Error('no settings')
+  return parsed
+}
+
+export interface BuiltParts {
+  readonly parts: RuntimeParts
+  /** Closes what was made here, in order. */
+  close(): Promise<void>
+}
+
+/** Makes and starts the parts. Errors: `UsageError`; discovery and listeners that cannot be had. Nothing stays open then. */
+export async function buildParts(values: WorkerValues, env: Environment, options: Pick<RuntimeOptions, 'log' | 'discovery' | 'signal'> = {}): Promise<BuiltParts> {
+  const own = options.log === undefined ? createLog({ level: values.log, jsonl: values.logJson }) : null
+  const log = options.log ?? (own as Log)
+  const [clock, random, signal] = [systemClock(), systemRandom(), options.signal ?? new AbortController().signal]
+  const discovery = options.discovery ?? createDiscovery({ ...discoveryOptions(env), clock, log })
+  const server = createTcpRequestServer({ clock, log, host: values.tcpRpcHost ?? undefined, port: values.tcpRpcPort, frameBytesMax: values.tcpMaxMessageSize })
+  const eventPlane = createZmqEventPlane({ discovery, clock, log, random, host: chooseBindHost(values.eventPlaneHost ?? undefined).advertise, ioThreads: 1 })
+  const closing: (() => Promise<void> | void)[] = [() => own?.flush(), () => discovery.close(2000), () => server.close(), () => eventPlane.close()]
+  const close = async (): Promise<void> => {
+    for (const step of closing.splice(0).reverse()) await step()
+  }
+  try {
+    await Promise.all([discovery.start(signal), server.start(signal)])
+  } catch (error) {
+    await close()
+    throw error
+  }
+  let client: Promise<RequestPlaneClient> | null = null
+  const startClient = async (): Promise<RequestPlaneClient> => {
+    const made = createTcpRequestClient({
+      clock, log, host: values.tcpResponseStreamHost ?? undefined, port: values.tcpResponseStreamPort, backlog: values.tcpListenBacklog,
+      ackTimeoutMs: values.tcpRequestTimeoutSeconds * 1000, connectTimeoutMs: values.tcpConnectTimeoutSeconds * 1000,
+      idleTimeoutMs: values.tcpHostIdleTtlSeconds * 1000, requestBytesMax: values.tcpMaxMessageSize,
+    })
+    closing.push(() => made.close())
+    await made.start(signal)
+    return made
+  }
+  return { parts: { discovery, server, eventPlane, clock, random, log, client: () => (client ??= startClient()) }, close }
+}
+
+function discoveryOptions(env: Environment): ReturnType<typeof discoveryOptionsFromEnv> {
+  try {
+    return discoveryOptionsFromEnv(env)
+  } catch (error) {
+    if (error instanceof DiscoveryOptionError) throw new UsageError(error.message)
+    throw error
+  }
+}
