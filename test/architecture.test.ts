@@ -15,22 +15,23 @@ const rooms: Readonly<Record<string, readonly string[]>> = {
   index: ['model', 'ports'],
   load: ['model', 'ports'],
   scheduling: ['model', 'ports', 'index', 'load', 'hashing', 'router/contract'],
-  router: ['model', 'ports', 'index', 'load', 'scheduling', 'hashing', 'kv-events'],
+  queue: [],
+  router: ['model', 'ports', 'queue', 'index', 'load', 'scheduling', 'hashing', 'kv-events'],
   disagg: ['model', 'ports', 'msgpack'],
   affinity: ['model'],
   'system-ports': ['ports', 'node'],
   dynamo: ['model', 'ports', 'msgpack', 'hashing', 'kv-events', 'index', 'router', 'node', 'lossless-json', 'etcd3', 'zeromq', '@nats-io/transport-node', '@noble/hashes'],
   // The raw engines' codec and the simulated engine; the worker wrapper below composes Dynamo parts.
   engines: ['model', 'ports', 'msgpack', 'hashing', 'kv-events', 'index', 'node', 'dynamo', 'worker', '@noble/hashes'],
-  // The worker SDK. Of the engines it knows the codec of their event sockets, no more.
-  worker: ['model', 'ports', 'system-ports', 'kv-events', 'engines/raw-kv-events', 'dynamo', 'observability', 'config', 'node', 'zeromq', '@noble/hashes'],
+  // The worker SDK: makes its planes as the commands do. Of the engines it knows the codec of their event sockets, no more.
+  worker: ['cli/planes', 'model', 'ports', 'system-ports', 'kv-events', 'engines/raw-kv-events', 'dynamo', 'observability', 'config', 'node', 'zeromq', '@noble/hashes'],
   http: ['model', 'ports', 'msgpack', 'node', 'dynamo', 'lossless-json'],
   text: ['model', 'ports', 'node', '@huggingface/jinja', '@huggingface/tokenizers', 'tokenizers'],
   // What models write: text in pieces to content, reasoning and tool calls.
   parsers: [],
   openai: ['model', 'ports', 'parsers', 'text', 'http', 'dynamo/wire/json', 'observability', 'node', 'fastify', 'prom-client', 'lossless-json'],
   observability: ['model', 'ports', 'router', 'node', 'pino', 'prom-client'],
-  config: ['model', 'ports', 'affinity', 'disagg', 'router', 'node', 'yaml'],
+  config: ['model', 'ports', 'affinity', 'disagg', 'queue', 'router', 'node', 'yaml'],
   standalone: ['model', 'ports', 'msgpack', 'disagg', 'affinity', 'router', 'hashing', 'dynamo', 'observability', 'config', 'http', 'node'],
   'global-router': ['model', 'ports', 'msgpack', 'standalone', 'dynamo'],
   // Composition: may know everything.
@@ -43,7 +44,7 @@ const rooms: Readonly<Record<string, readonly string[]>> = {
 }
 
 /** Rooms of the pure core: no Node, no clock, no chance of their own. */
-const core = ['model', 'ports', 'msgpack', 'hashing', 'kv-events', 'index', 'load', 'scheduling', 'router', 'disagg', 'parsers']
+const core = ['model', 'ports', 'msgpack', 'hashing', 'kv-events', 'index', 'load', 'scheduling', 'queue', 'router', 'disagg', 'parsers']
 
 const sourceRoot = join(repoRoot, 'src')
 const sources = readdirSync(sourceRoot, { recursive: true, withFileTypes: true })

@@ -4,6 +4,7 @@ import type { OptionTable } from './option.ts'
 import type { ReadFile } from './draft.ts'
 import type { WorkerSelectionSettings } from '../scheduling/selection-policy.ts'
 import { UsageError, didYouMean } from './usage-error.ts'
+import { profileSections, readPolicyProfiles, type LineOf, type PolicyProfiles } from './policy-profiles.ts'
 import { readWorkerSelection } from './worker-selection.ts'
 
 export interface FileEntry {
@@ -15,7 +16,7 @@ export interface FileEntry {
 
 /** Largest file that is read as YAML. */
 const byteLimit = 1_048_576
-const otherPolicySections = ['default_policy_family', 'policy_classes', 'uncached_isl_buckets', 'models', 'request_classifier']
+const policySections = ['router', ...profileSections, 'worker_selection', 'request_classifier']
 
 /** A policy file as read. */
 export interface PolicyFile {
@@ -23,6 +24,7 @@ export interface PolicyFile {
   readonly entries: readonly FileEntry[]
   /** Its `worker_selection` section; null: none. */
   readonly workerSelection: WorkerSelectionSettings | null
+  readonly profiles: PolicyProfiles
 }
 
 /** Entries of a `--config` file: a mapping whose keys are option names, with `-` or `_`. Errors: `UsageError`. */
@@ -43,27 +45,31 @@ export async function readConfigFile(path: string, table: OptionTable, readFile:
 
 /** Errors: `UsageError`, also for sections that this version lacks. */
 export async function readPolicyFile(path: string, table: OptionTable, readFile: ReadFile): Promise<PolicyFile> {
-  const document = await readMapping(path, '--router-policy-config', readFile)
+  const { document, lineOf } = await readYaml(path, '--router-policy-config', readFile)
   for (const name of Object.keys(document)) {
-    if (name === 'router' || name === 'worker_selection') continue
-    if (otherPolicySections.includes(name)) {
-      throw new UsageError(`${path}: ${name}: not available in this version (requests are routed at once; keep only router: and worker_selection:)`)
-    }
-    throw new UsageError(`${path}: unknown section ${JSON.stringify(name)}${didYouMean(name, ['router', 'worker_selection', ...otherPolicySections])}`)
+    if (!policySections.includes(name)) throw new UsageError(`${path}${lineOf([name])}: unknown section ${JSON.stringify(name)}${didYouMean(name, policySections)}`)
+  }
+  if (document['request_classifier'] !== undefined && document['request_classifier'] !== null) {
+    throw new UsageError(`${path}${lineOf(['request_classifier'])}: request_classifier: classifiers are plugins of Dynamo's own process; leave it out, and name the class in each request's metadata (policy-class)`)
+  }
+  const isEmpty = policySections.every((name) => document[name] === undefined || document[name] === null)
+  const models = document['models']
+  if (isEmpty || (isMapping(models) && Object.keys(document).length === 1 && Object.keys(models).length === 0)) {
+    throw new UsageError(`${path}: says nothing; give ${policySections.slice(0, -1).join(', ')}, or leave --router-policy-config out`)
   }
   const section = document['worker_selection']
   const workerSelection = section === null || section === undefined ? null : readWorkerSelection(path, section)
-  return { entries: readRouterMapping(path, document['router'], table), workerSelection }
+  return { entries: readRouterMapping(path, document['router'], table, lineOf), workerSelection, profiles: readPolicyProfiles(path, document, lineOf) }
 }
 
-function readRouterMapping(path: string, router: unknown, table: OptionTable): FileEntry[] {
+function readRouterMapping(path: string, router: unknown, table: OptionTable, lineOf: LineOf): FileEntry[] {
   if (router === null || router === undefined) return []
   if (!isMapping(router)) throw new UsageError(`${path}: router must be a mapping of setting names to values`)
   const keyByName = new Map<string, string>()
   for (const [key, option] of Object.entries(table)) if (option.policyName !== null) keyByName.set(option.policyName, key)
   return Object.entries(router).map(([name, raw]) => {
     const key = keyByName.get(name)
-    if (key === undefined) throw new UsageError(`${path}: unknown setting router.${name}${didYouMean(name, keyByName.keys())}`)
+    if (key === undefined) throw new UsageError(`${path}${lineOf(['router', name])}: unknown setting router.${name}${didYouMean(name, keyByName.keys())}`)
     return { key, name, raw }
   })
 }
@@ -72,18 +78,39 @@ const isMapping = (value: unknown): value is Record<string, unknown> =>
   typeof value === 'object' && value !== null && !Array.isArray(value)
 
 async function readMapping(path: string, option: string, readFile: ReadFile): Promise<Record<string, unknown>> {
+  return (await readYaml(path, option, readFile)).document
+}
+
+async function readYaml(path: string, option: string, readFile: ReadFile): Promise<{ document: Record<string, unknown>; lineOf: LineOf }> {
   const text = new TextDecoder().decode(readBytes(path, option, readFile, byteLimit))
-  const { parse } = await import('yaml')
+  const { LineCounter, isMap, isNode, isPair, isScalar, isSeq, parseDocument } = await import('yaml')
+  const lines = new LineCounter()
   let document: unknown
+  let contents: unknown
   try {
-    document = parse(text, { maxAliasCount: 100, prettyErrors: true })
+    const parsed = parseDocument(text, { lineCounter: lines, prettyErrors: true })
+    if (parsed.errors[0] !== undefined) throw parsed.errors[0]
+    contents = parsed.contents
+    document = parsed.toJS({ maxAliasCount: 100 })
   } catch (error) {
     const reason = error instanceof Error ? error.message.split('\n')[0] : String(error)
     throw new UsageError(`${option} ${path}: not valid YAML: ${reason}`)
   }
-  if (document === null || document === undefined) return {}
+  const lineOf: LineOf = (place) => {
+    let node = contents
+    let offset: number | undefined
+    for (const part of place) {
+      const key: unknown = isMap(node) ? node.items.find((pair) => isScalar(pair.key) && String(pair.key.value) === String(part)) : isSeq(node) ? node.items[Number(part)] : undefined
+      if (key === undefined) break
+      node = isPair(key) ? key.value : key
+      const at = isPair(key) ? key.key : key
+      if (isNode(at)) offset = at.range?.[0] ?? offset
+    }
+    return offset === undefined ? '' : `:${lines.linePos(offset).line}`
+  }
+  if (document === null || document === undefined) return { document: {}, lineOf }
   if (!isMapping(document)) throw new UsageError(`${option} ${path}: must be a mapping of names to values`)
-  return document
+  return { document, lineOf }
 }
 
 /** Errors: `UsageError` that names the option, the path and what the system said. */

@@ -83,9 +83,14 @@ export type RefusalReason =
   | 'pinned-rank'
   | 'pinned-overloaded'
   | 'pinned-set-aside'
+  | 'session-conflict'
   | 'duplicate-request'
   | 'invalid-override'
   | 'non-finite-cost'
+  | 'queue-limit'
+  | 'queue-full'
+  | 'queue-timeout'
+  | 'queue-closed'
 
 /** Why no worker was chosen: a value, not an exception. */
 export interface Refusal {
@@ -95,6 +100,16 @@ export interface Refusal {
   /** Text for the caller, in Dynamo's words where it has some, with ids and the mend. */
   readonly message: string
   readonly exclusions: readonly Exclusion[]
+  /** With `queue-limit`: what is reached. */
+  readonly queueLimit?: QueueLimit
+}
+
+/** A limit of a policy class that a request ran into. */
+export interface QueueLimit {
+  readonly policyClass: string
+  readonly kind: 'requests' | 'raw_isl_tokens' | 'cached_tokens'
+  readonly current: number
+  readonly limit: number
 }
 
 /** A request that waits for a worker with room: its one answer comes later, unless it is cancelled first. */

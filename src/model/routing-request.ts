@@ -38,4 +38,6 @@ export interface RoutingRequest {
   readonly strictPriority?: number
   /** Name of a policy class or family; unknown names mean the default one. */
   readonly policyClass?: string
+  /** Monotonic milliseconds after which the request may not wait any longer; the earliest goes first. */
+  readonly queueDeadlineMs?: number
 }

@@ -1,7 +1,7 @@
 /**
  * The metrics of a router: Dynamo's names and labels where it has some that this router can fill truthfully, `warmpath_*` for the rest.
  *
- * Families of mechanisms that are not built (queue, shared cache, remote index, replica sync) are left out, not shown as zero.
+ * Families of mechanisms that are not built (shared cache, remote index, replica sync) are left out, not shown as zero.
  */
 import type { Decision } from '../model/decision.ts'
 import type { RequestObserver } from '../model/request-observer.ts'
@@ -10,6 +10,7 @@ import type { EndpointId } from '../ports.ts'
 import type { RouterListener } from '../router/contract.ts'
 import type { HistogramCell, NumberCell } from './metric-families.ts'
 import { MetricSet, addProcessMetrics } from './metric-set.ts'
+import { queueListener } from './queue-metrics.ts'
 import { createEndpointMetrics } from './request-plane-metrics.ts'
 import type { EndpointMeter } from './request-plane-metrics.ts'
 
@@ -85,7 +86,10 @@ export function createRouterMetrics(options: RouterMetricsOptions): RouterMetric
   const events = kvEventMetrics(context)
   return {
     set,
-    listener: { ...decisionListener(context), ...workerListener(context, options.workers), onEventApplied: events.onEventApplied },
+    listener: {
+      ...decisionListener(context), ...workerListener(context, options.workers), onEventApplied: events.onEventApplied,
+      ...queueListener(set, (model) => [modelLabel(context, model), workerType(context.role)]),
+    },
     requests,
     gauges: gaugesOf(set),
     endpoint: createEndpointMetrics(set, { namespace: options.namespace, component: options.component, instanceHex, service: 'router' }),

@@ -6,6 +6,7 @@ import type { ApplyStatus, RouterEvent, StorageTier } from '../model/kv-event.ts
 import type { RouterConfigOverride, RoutingRequest } from '../model/routing-request.ts'
 import type { WorkerDescription, WorkerId, WorkerRank, WorkerRole } from '../model/worker.ts'
 import type { Clock, Random } from '../ports.ts'
+import type { QueueListener, QueueReport, QueueSettings } from './admission.ts'
 import type { SelectionMode } from '../scheduling/mode-choice.ts'
 import type { SelectionPolicySettings } from '../scheduling/selection-policy.ts'
 
@@ -47,6 +48,8 @@ export interface RouterSettings {
   readonly activeDecodeBlocksThreshold: number | null
   readonly activePrefillTokensThreshold: number | null
   readonly activePrefillTokensThresholdFraction: number | null
+  /** How requests wait while every worker is busy; left out: they do not. */
+  readonly queue?: QueueSettings
 }
 
 export type TrackingHashSettings =
@@ -75,7 +78,7 @@ export interface LoadRow extends WorkerRank {
 }
 
 /** Told of everything the router does; logs, metrics and journals are listeners. All members optional, none may throw. */
-export interface RouterListener {
+export interface RouterListener extends QueueListener {
   onDecision?(decision: Decision, request: RoutingRequest): void
   onRefusal?(refusal: Refusal, request: RoutingRequest): void
   onEventApplied?(kind: 'stored' | 'removed' | 'cleared', tier: StorageTier, status: ApplyStatus): void
@@ -119,6 +122,12 @@ export interface Router {
    * only, from within another call of this router.
    */
   submit(request: RoutingRequest, onDecided: OnDecided): Decision | Refusal | Parked
+  /** Requests that wait. */
+  readonly parkedCount: number
+  /** What waits, per policy class; empty when nothing ever does. */
+  queueReport(): readonly QueueReport[]
+  /** Refuses what waits, and from now on what would have to. */
+  closeQueue(): void
   /** First output: the request's prefill tokens are no longer load. Unknown ids: false. */
   prefillCompleted(requestId: string): boolean
   /** More output tokens of a booked request; books output blocks when `trackOutputBlocks`. A sign of life. */

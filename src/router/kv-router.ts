@@ -7,41 +7,31 @@
 import type { OverlapScores } from '../index/contract.ts'
 import { createOverlapScores } from '../index/overlap-scores.ts'
 import { ActiveSequences } from '../load/active-sequences.ts'
-import { OverloadMonitor, type OverloadThresholds } from '../load/overload-monitor.ts'
-import type { Decision, OnDecided, Parked, Refusal } from '../model/decision.ts'
+import type { OverloadThresholds } from '../load/overload-monitor.ts'
+import type { Decision, DecisionExplanation, OnDecided, Parked, Refusal } from '../model/decision.ts'
 import type { ApplyStatus, RouterEvent } from '../model/kv-event.ts'
 import type { RoutingRequest } from '../model/routing-request.ts'
 import type { RankSlot, WorkerDescription, WorkerId, WorkerRank } from '../model/worker.ts'
 import { isAvoiding, listExclusions, preferringOthers } from '../scheduling/eligibility.ts'
-import type { OverloadTest } from '../scheduling/eligibility.ts'
 import type { CostWeights } from '../scheduling/cost.ts'
 import { ModeChoice } from '../scheduling/mode-choice.ts'
 import { overrideError } from '../scheduling/override.ts'
 import type { TwoTierParameters } from '../scheduling/selection-policy.ts'
 import { Selection } from '../scheduling/selection.ts'
+import { Admission, type QueueReport } from './admission.ts'
+import { decisionOf, effectivePrefillTokens } from './decision-of.ts'
+import type { Prompt } from './prompt.ts'
+import { areAllBusy, bestCachedTokens } from './waiting-test.ts'
 import type { LoadRow, KvRouterPorts, OverlapQuery, OverlapReport, OverlapRow, Router, RouterSettings } from './contract.ts'
 import { explainSelection } from './explanation.ts'
+import { OverloadWatch, type ReportedLoad } from './overload-watch.ts'
 import { resolvePin } from './pin.ts'
-import { PoolIndex } from './pool-index.ts'
-import type { IndexMode } from './pool-index.ts'
+import { PoolIndex, type IndexMode } from './pool-index.ts'
+import { parksRequests } from '../queue/policy-profile.ts'
 import { PromptHasher } from './prompt-hasher.ts'
 import { allOverloaded, duplicateRequest, nonFiniteCost, noneEligible, noWorkers, pinMissing, refusal } from './refusals.ts'
-import { WorkerDirectory } from './worker-directory.ts'
-import type { WorkerRecord } from './worker-directory.ts'
+import { WorkerDirectory, type WorkerRecord } from './worker-directory.ts'
 import { noHashes } from '../model/hash-list.ts'
-import type { HashList } from '../model/hash-list.ts'
-
-/** A prompt as one decision sees it. */
-interface Prompt {
-  /** Public local hashes; empty when nothing asks for them. */
-  local: HashList
-  /** Identities for load tracking; null: blocks are not tracked, or each is its own. */
-  tracking: HashList | null
-  /** Tracked blocks: complete blocks, or 0. */
-  trackedBlocks: number
-  blockCount: number
-  trackPrefillTokens: boolean
-}
 
 /**
  * Routes requests to workers by cached prefix and load; implements `Router`.
@@ -54,12 +44,11 @@ export class KvRouter implements Router {
   readonly #directory = new WorkerDirectory()
   readonly #index: PoolIndex
   readonly #loads: ActiveSequences
-  #monitor: OverloadMonitor
+  readonly #overload: OverloadWatch
   readonly #hasher: PromptHasher
   readonly #selection = new Selection()
   readonly #scores: OverlapScores = createOverlapScores(16)
   readonly #overlapScores: OverlapScores = createOverlapScores(16)
-  #overloadTest: OverloadTest | null = null
   readonly #weights: CostWeights
   readonly #temperature: number
   readonly #twoTier: TwoTierParameters | null
@@ -71,19 +60,24 @@ export class KvRouter implements Router {
   #generation = 0
   /** The request of the last selection, as its candidates were collected. */
   #asked: RoutingRequest | null = null
+  /** Whether the last `measure` found overlap. */
+  #lookedUp = false
+  /** Changes when a slot may have got another owner. */
+  #membership = 0
+  /** Null: nothing ever waits. */
+  readonly #admission: Admission | null
 
   constructor(settings: RouterSettings, ports: KvRouterPorts) {
     this.settings = settings
     this.#ports = ports
     this.#index = new PoolIndex(settings)
     this.#loads = new ActiveSequences({ expiryMs: 1000 * settings.activeRequestExpirySeconds })
-    this.#monitor = new OverloadMonitor({
+    this.#overload = new OverloadWatch(this.#loads, {
       decodeBlocks: settings.activeDecodeBlocksThreshold,
       prefillTokens: settings.activePrefillTokensThreshold,
       prefillTokensFraction: settings.activePrefillTokensThresholdFraction,
     })
     this.#hasher = new PromptHasher(settings)
-    this.#armOverloadTest()
     this.#mode = settings.selectionMode === undefined ? null : new ModeChoice(settings.selectionMode)
     const policy = settings.selectionPolicy
     const parameters = policy?.type === 'dynamo-default-cost-fn' ? policy.parameters : {}
@@ -91,6 +85,7 @@ export class KvRouter implements Router {
     this.#temperature = parameters.temperature ?? settings.temperature
     this.#twoTier = policy?.type === 'dynamo-two-tier-cost-fn' ? policy.parameters : null
     this.#readsCaches = settings.role !== 'decode' || this.#twoTier !== null
+    this.#admission = this.#createAdmission()
     this.#isLoadOnly = this.#twoTier === null && (settings.role === 'decode' || this.#weights.overlapScoreCredit === 0)
   }
 
@@ -117,12 +112,13 @@ export class KvRouter implements Router {
       this.#dropSlot(slot)
     }
     this.#loads.ensureSlots(this.#directory.slotEnd)
-    for (const slot of worker.slots) this.#monitor.setRank(slot, description, added.includes(slot))
+    for (const slot of worker.slots) this.#overload.setRank(slot, description, added.includes(slot))
     for (const slot of worker.slots) this.#index.setCapacity(slot, description.totalKvBlocks)
     if (isNew || added.length > 0 || dropped.length > 0) this.#ports.listener?.onWorkerAdded?.(worker.description)
     const wantsEvents = this.settings.useKvEvents && description.publishesKvEvents !== false
     const modeChanged = before !== undefined && (before.publishesKvEvents === false) !== (description.publishesKvEvents === false)
     for (const slot of modeChanged ? worker.slots : added) this.#setMode(slot, wantsEvents ? 'events' : 'approximate')
+    this.#admission?.recheck()
   }
 
   removeWorker(workerId: WorkerId): void {
@@ -130,11 +126,13 @@ export class KvRouter implements Router {
     this.#generation += 1
     for (const slot of this.#directory.remove(workerId)) this.#dropSlot(slot)
     this.#ports.listener?.onWorkerRemoved?.(workerId)
+    this.#admission?.recheck()
   }
 
   #dropSlot(slot: RankSlot): void {
     this.#index.drop(slot)
     this.#loads.dropSlot(slot)
+    this.#membership += 1
     this.#directory.reuse(slot)
   }
 
@@ -178,23 +176,62 @@ export class KvRouter implements Router {
   }
 
   route(request: RoutingRequest): Decision | Refusal {
-    const slot = this.#loads.slotOf(request.requestId)
-    if (slot >= 0) return this.#refuse(request, duplicateRequest(request, this.#directory.rankOf(slot)))
     return this.#decide(request, true)
   }
 
-  submit(request: RoutingRequest, _onDecided: OnDecided): Decision | Refusal | Parked {
-    return this.route(request)
+  submit(request: RoutingRequest, onDecided: OnDecided): Decision | Refusal | Parked {
+    return this.#admission?.submit(request, onDecided) ?? this.route(request)
+  }
+
+  get parkedCount(): number {
+    return this.#admission?.parkedCount ?? 0
+  }
+
+  queueReport(): readonly QueueReport[] {
+    return this.#admission?.report() ?? []
+  }
+
+  closeQueue(): void {
+    this.#admission?.close()
+  }
+
+  #createAdmission(): Admission | null {
+    const { queue } = this.settings
+    if (queue === undefined || !parksRequests(queue.profile)) return null
+    return new Admission(queue, {
+      invalid: (request) => this.#invalid(request, true),
+      collect: (request) => this.#collect(request),
+      readPrompt: (request) => this.#readPrompt(request),
+      measure: (prompt, kept) => this.#measure(prompt, kept),
+      overlap: () => this.#lookedUp ? this.#scores : null,
+      bestCachedTokens: () => bestCachedTokens(this.#selection.table, this.settings, this.settings.blockSize),
+      isBusy: (policyClass) => areAllBusy(this.#selection.table, policyClass, this.#directory, this.#loads.prefillTokens),
+      choose: (request, prompt) => this.#choose(request, prompt, true),
+      refuse: (request, refused) => this.#refuse(request, refused),
+      noWorkers,
+      workerCount: () => this.#directory.size,
+      membership: () => this.#membership,
+    }, this.#ports.clock, this.#ports.listener ?? {})
   }
 
   #decide(request: RoutingRequest, book: boolean): Decision | Refusal {
-    this.#generation += 1
-    const invalid = request.override === undefined ? null : overrideError(request.override)
-    if (invalid !== null) return this.#refuse(request, refusal(request, 'invalid-override', invalid))
-    const refused = request.pin === undefined ? this.#collect(request) : this.#collectPinned(request)
+    const refused = this.#invalid(request, book) ?? this.#collect(request)
     if (refused !== null) return this.#refuse(request, refused)
     const prompt = this.#readPrompt(request)
-    this.#measure(prompt)
+    this.#measure(prompt, null)
+    return this.#choose(request, prompt, book)
+  }
+
+  /** What is wrong with a request, whoever the workers are. */
+  #invalid(request: RoutingRequest, book: boolean): Refusal | null {
+    const slot = book ? this.#loads.slotOf(request.requestId) : -1
+    if (slot >= 0) return duplicateRequest(request, this.#directory.rankOf(slot))
+    const invalid = request.override === undefined ? null : overrideError(request.override)
+    return invalid === null ? null : refusal(request, 'invalid-override', invalid)
+  }
+
+  /** One of the measured candidates. */
+  #choose(request: RoutingRequest, prompt: Prompt, book: boolean): Decision | Refusal {
     const { settings } = this
     const row = this.#selection.choose({
       weights: this.#weights,
@@ -216,6 +253,8 @@ export class KvRouter implements Router {
   }
 
   #collect(request: RoutingRequest): Refusal | null {
+    this.#generation += 1
+    if (request.pin !== undefined) return this.#collectPinned(request)
     const refused = this.#collectFrom(preferringOthers(request))
     return refused !== null && isAvoiding(request) ? this.#collectFrom(request) : refused
   }
@@ -225,16 +264,16 @@ export class KvRouter implements Router {
     this.#asked = request
     if (directory.size === 0) return noWorkers(request)
     if (this.#mode?.mode === 'direct') return pinMissing(request)
-    this.#selection.collect(directory.ordered, directory.slots, request, this.#overloadTest)
+    this.#selection.collect(directory.ordered, directory.slots, request, this.#overload.test)
     if (this.#selection.table.count > 0) return null
-    const exclusions = listExclusions(directory.ordered, request, this.#overloadTest)
-    if (this.#overloadTest === null) return noneEligible(request, exclusions)
+    const exclusions = listExclusions(directory.ordered, request, this.#overload.test)
+    if (this.#overload.test === null) return noneEligible(request, exclusions)
     this.#selection.collect(directory.ordered, directory.slots, request, null)
     return this.#selection.table.count > 0 ? allOverloaded(request, exclusions) : noneEligible(request, exclusions)
   }
 
   #collectPinned(request: RoutingRequest): Refusal | null {
-    const pinned = resolvePin(this.#directory, request, this.#overloadTest)
+    const pinned = resolvePin(this.#directory, request, this.#overload.test)
     if (typeof pinned !== 'number') return pinned
     this.#selection.collectOne(pinned)
     return null
@@ -257,13 +296,14 @@ export class KvRouter implements Router {
   }
 
   /** Fills overlap and load of every candidate. */
-  #measure(prompt: Prompt): void {
+  #measure(prompt: Prompt, kept: OverlapScores | null): void {
     const { table } = this.#selection
     const loads = this.#loads
     const { prefillTokens, requests } = loads
-    const scores = this.#scores
+    const scores = kept ?? this.#scores
     const looksUp = this.#mode === null && this.#readsCaches && prompt.local.length > 0
-    if (looksUp) this.#index.find(prompt.local, scores)
+    this.#lookedUp = looksUp
+    if (looksUp && kept === null) this.#index.find(prompt.local, scores)
     const reach = looksUp ? Math.min(scores.slotCount, scores.device.length) : 0
     const livePrefix = prompt.tracking === null ? 0 : loads.match(prompt.tracking)
     for (let row = 0; row < table.count; row++) {
@@ -281,44 +321,17 @@ export class KvRouter implements Router {
 
   #decision(request: RoutingRequest, prompt: Prompt, row: number, book: boolean): Decision {
     const { table, kind } = this.#selection
+    const generation = this.#generation
     const slot = table.slot[row]!
     const rank = this.#directory.rankOf(slot)
-    const promptTokens = request.tokens.length
-    const cachedTokens = table.cachedTokens[row]!
-    let bestCachedTokens = 0
-    let bestDeviceBlocks = 0
-    for (let other = 0; other < table.count; other++) {
-      if (table.cachedTokens[other]! > bestCachedTokens) bestCachedTokens = table.cachedTokens[other]!
-      if (table.deviceBlocks[other]! > bestDeviceBlocks) bestDeviceBlocks = table.deviceBlocks[other]!
+    const explain = (): DecisionExplanation => {
+      if (generation !== this.#generation) throw new Error('a decision can be explained until the next decision or change of workers')
+      return explainSelection(this.#directory, table, request.pin === undefined ? this.#asked! : request, this.#overload.test, {
+        choice: request.pin === undefined ? kind : 'pinned', temperature: this.#temperature,
+      })
     }
-    const effectivePrefillTokens = prompt.trackPrefillTokens ? promptTokens - Math.min(cachedTokens, promptTokens) : 0
-    const generation = this.#generation
-    return {
-      kind: 'chosen',
-      requestId: request.requestId,
-      slot,
-      workerId: rank.workerId,
-      dpRank: rank.dpRank,
-      pinned: request.pin !== undefined,
-      cost: table.cost[row]!,
-      promptTokens,
-      promptBlocks: prompt.blockCount,
-      deviceBlocks: table.deviceBlocks[row]!,
-      hostExtensionBlocks: table.hostBlocks[row]!,
-      diskExtensionBlocks: table.diskBlocks[row]!,
-      cachedTokens,
-      bestCachedTokens,
-      bestDeviceBlocks,
-      effectivePrefillTokens,
-      trackPrefillTokens: prompt.trackPrefillTokens,
-      booked: book && this.#book(request, prompt, slot, effectivePrefillTokens),
-      explain: () => {
-        if (generation !== this.#generation) throw new Error('a decision can be explained until the next decision or change of workers')
-        return explainSelection(this.#directory, table, request.pin === undefined ? this.#asked! : request, this.#overloadTest, {
-          choice: request.pin === undefined ? kind : 'pinned', temperature: this.#temperature,
-        })
-      },
-    }
+    const booked = book && this.#book(request, prompt, slot, effectivePrefillTokens(request, prompt, table, row))
+    return decisionOf({ request, prompt, table, row, rank, explain }, booked)
   }
 
   #book(request: RoutingRequest, prompt: Prompt, slot: RankSlot, prefillTokens: number): boolean {
@@ -337,7 +350,7 @@ export class KvRouter implements Router {
       const isTracked = outcome === 'booked'
       this.#index.record({ requestId, slot, query: request, local: prompt.local, sequence: this.#hasher.sequence(prompt.local), isTracked }, nowMs)
     }
-    this.#observe(slot)
+    this.#overload.observe(slot)
     return outcome === 'booked'
   }
 
@@ -358,7 +371,8 @@ export class KvRouter implements Router {
     const slot = this.#loads.slotOf(requestId)
     if (slot < 0) return false
     this.#loads.prefillCompleted(requestId)
-    this.#observe(slot)
+    this.#overload.observe(slot)
+    this.#admission?.recheck()
     return true
   }
 
@@ -372,8 +386,8 @@ export class KvRouter implements Router {
       this.#loads.touch(requestId)
       return
     }
-    if (this.#loads.outputTokens(requestId, totalOutputTokens, this.settings.blockSize) && this.#monitor.enabled) {
-      this.#observe(this.#loads.slotOf(requestId))
+    if (this.#loads.outputTokens(requestId, totalOutputTokens, this.settings.blockSize) && this.#overload.test !== null) {
+      this.#overload.observe(this.#loads.slotOf(requestId))
     }
   }
 
@@ -382,7 +396,7 @@ export class KvRouter implements Router {
     const slot = this.#loads.slotOf(requestId)
     if (slot < 0) return false
     this.#loads.outputBlock(requestId, decayFraction)
-    this.#observe(slot)
+    this.#overload.observe(slot)
     return true
   }
 
@@ -391,13 +405,9 @@ export class KvRouter implements Router {
     if (slot < 0) return false
     this.#loads.free(requestId)
     this.#index.release(requestId)
-    this.#observe(slot)
+    this.#overload.observe(slot)
+    this.#admission?.recheck()
     return true
-  }
-
-  /** Own loads count for the busy thresholds like reported ones. */
-  #observe(slot: RankSlot): void {
-    if (this.#monitor.enabled) this.#monitor.observe(slot, this.#loads.activeBlocks(slot), this.#loads.prefillTokens[slot]!, null)
   }
 
   tick(): void {
@@ -405,9 +415,10 @@ export class KvRouter implements Router {
     this.#index.expire(nowMs)
     this.#loads.expire(nowMs, (requestId, slot) => {
       this.#index.release(requestId)
-      this.#observe(slot)
+      this.#overload.observe(slot)
       this.#ports.listener?.onBookingExpired?.(requestId, this.#directory.rankOf(slot))
     })
+    this.#admission?.tick()
   }
 
   // ---- Reports -------------------------------------------------------------------------------------------------------------
@@ -439,28 +450,17 @@ export class KvRouter implements Router {
     }))
   }
 
-  reportLoad(
-    rank: WorkerRank,
-    load: { activeDecodeBlocks: number | null; activePrefillTokens: number | null; kvUsedBlocks: number | null },
-  ): void {
+  reportLoad(rank: WorkerRank, load: ReportedLoad): void {
     const slot = this.#directory.slotOf(rank.workerId, rank.dpRank)
-    if (slot >= 0) this.#monitor.observe(slot, load.activeDecodeBlocks, load.activePrefillTokens, load.kvUsedBlocks)
+    if (slot < 0) return
+    this.#overload.report(slot, load)
+    this.#admission?.recheck()
   }
 
   setBusyThresholds(thresholds: OverloadThresholds): void {
     this.#generation += 1
-    this.#monitor = new OverloadMonitor(thresholds)
-    this.#armOverloadTest()
-    for (const worker of this.#directory.ordered) {
-      for (const slot of worker.slots) {
-        this.#monitor.setRank(slot, worker.description, true)
-        this.#observe(slot)
-      }
-    }
-  }
-
-  #armOverloadTest(): void {
-    this.#overloadTest = this.#monitor.enabled ? (worker) => worker.slots.every((slot) => this.#monitor.isOverloaded(slot)) : null
+    this.#overload.setThresholds(thresholds, this.#directory)
+    this.#admission?.recheck()
   }
 
   get bookingCount(): number {

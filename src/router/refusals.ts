@@ -1,5 +1,5 @@
 /** Refusals as values: Dynamo's words first, then what helps. Source: behaviour of the standalone router, router-algorithm 9.5. */
-import type { Exclusion, Refusal, RefusalReason } from '../model/decision.ts'
+import type { Exclusion, QueueLimit, Refusal, RefusalReason } from '../model/decision.ts'
 import type { RoutingRequest } from '../model/routing-request.ts'
 import type { WorkerRank } from '../model/worker.ts'
 import type { WorkerRecord } from './worker-directory.ts'
@@ -86,3 +86,22 @@ export const nonFiniteCost = (request: RoutingRequest, rank: WorkerRank, cost: n
     request, 'non-finite-cost',
     `worker ${rank.workerId} dp_rank ${rank.dpRank} has cost ${cost}: the score weights or taint weights are too large`,
   )
+
+/** Dynamo's text for a class that may not hold more. */
+export const queueLimitReached = (request: RoutingRequest, policyClass: string, { kind, current, limit }: Omit<QueueLimit, 'policyClass'>): Refusal => ({
+  ...refusal(request, 'queue-limit', `router policy class "${policyClass}" queue ${kind} limit reached (current=${current}, limit=${limit})`),
+  queueLimit: { policyClass, kind, current, limit },
+})
+
+export const queueFull = (request: RoutingRequest, parkedMax: number): Refusal =>
+  refusal(request, 'queue-full', `the router's queue holds ${parkedMax} requests, its limit; try again later, or add workers`)
+
+/** `limitMs` null: the request's own deadline. */
+export const queueTimeout = (request: RoutingRequest, waitedMs: number, limitMs: number | null): Refusal =>
+  refusal(
+    request, 'queue-timeout',
+    `no worker had room within ${(waitedMs / 1000).toFixed(1)} s in the router's queue (${limitMs === null ? "the request's deadline" : `--router-queue-timeout ${limitMs / 1000}`})`,
+  )
+
+export const queueClosed = (request: RoutingRequest): Refusal =>
+  refusal(request, 'queue-closed', 'the router is shutting down and no worker has room: ask another router')

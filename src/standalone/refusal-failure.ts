@@ -11,8 +11,13 @@ const identities: Readonly<Record<RefusalReason, readonly [FailureClass, Failure
   'pinned-rank': ['InvalidRequest', 'request.invalid_argument'],
   'pinned-overloaded': ['CapacityExhausted', 'capacity.worker_overloaded'],
   'pinned-set-aside': ['Unavailable', 'backend.unavailable'],
+  'session-conflict': ['InvalidRequest', 'request.invalid_argument'],
   'duplicate-request': ['Conflict', 'request.conflict'],
   'invalid-override': ['InvalidRequest', 'request.invalid_argument'],
+  'queue-limit': ['CapacityExhausted', 'capacity.exhausted'],
+  'queue-full': ['CapacityExhausted', 'capacity.exhausted'],
+  'queue-timeout': ['DeadlineExceeded', 'router.queue_deadline_exceeded'],
+  'queue-closed': ['Unavailable', 'backend.unavailable'],
   'non-finite-cost': ['Internal', 'runtime.internal'],
 }
 

@@ -1,0 +1,316 @@
+/**
+ * Requests that wait until a rank has room: parks them by policy class and lets them go when loads or workers change.
+ *
+ * Source: router-algorithm 10. One writer; calls that come from within a delivered answer are served by the outer call.
+ */
+import { createOverlapScores, growOverlapScores } from '../index/overlap-scores.ts'
+import type { OverlapScores } from '../index/contract.ts'
+import type { Decision, OnDecided, Parked, Refusal } from '../model/decision.ts'
+import type { RoutingRequest } from '../model/routing-request.ts'
+import type { Clock } from '../ports.ts'
+import { orderScore, type QueueItem } from '../queue/class-queue.ts'
+import { Classifier, type PolicyClass, type PolicyProfile } from '../queue/policy-profile.ts'
+import { PolicyQueue } from '../queue/policy-queue.ts'
+import type { Prompt } from './prompt.ts'
+import { queueClosed, queueFull, queueLimitReached, queueTimeout } from './refusals.ts'
+
+/** How requests wait. */
+export interface QueueSettings {
+  readonly profile: PolicyProfile
+  /** A request that waited this long has its overlap looked up again; null: never. */
+  readonly overlapRefreshAfterSeconds: number | null
+  /** Longest wait; null: no limit. */
+  readonly timeoutSeconds: number | null
+  /** Most requests that wait at a time; left out: 65,536. */
+  readonly parkedMax?: number
+}
+
+/** Why a request stopped waiting. */
+export type QueueOutcome = 'dispatched' | 'refused' | 'timeout' | 'cancelled' | 'closed'
+
+/** What one class holds. */
+export interface QueueReport {
+  readonly policyClass: string
+  readonly requests: number
+  readonly promptTokens: number
+  readonly cachedTokens: number
+  /** Of the request that waited longest; 0 when none waits. */
+  readonly oldestSeconds: number
+}
+
+/** A request that waits. */
+export interface ParkedNote {
+  readonly policyClass: string
+  readonly request: RoutingRequest
+  /** Most prompt tokens that an eligible rank had cached on arrival. */
+  readonly cachedTokens: number
+}
+
+/** Told of what waits. */
+export interface QueueListener {
+  onParked?(note: ParkedNote): void
+  onUnparked?(note: ParkedNote, outcome: QueueOutcome, waitedSeconds: number): void
+  onQueueRejected?(policyClass: string, reason: 'request_limit' | 'raw_isl_token_limit' | 'cached_token_limit' | 'capacity', request: RoutingRequest): void
+}
+
+/** What admission asks of its router. Candidates, columns and scores are those of the last `collect` and `measure`. */
+export interface AdmissionHost {
+  /** What is wrong with the request as such. */
+  invalid(request: RoutingRequest): Refusal | null
+  collect(request: RoutingRequest): Refusal | null
+  readPrompt(request: RoutingRequest): Prompt
+  /** `kept`: overlap found before, instead of a look-up. */
+  measure(prompt: Prompt, kept: OverlapScores | null): void
+  /** Overlap that the last `measure` found, or null when caches are not looked at. */
+  overlap(): OverlapScores | null
+  /** Most cached prompt tokens of a candidate. */
+  bestCachedTokens(): number
+  /** Whether every candidate is busy. */
+  isBusy(policyClass: PolicyClass): boolean
+  /** Chooses among what was measured, and books. */
+  choose(request: RoutingRequest, prompt: Prompt): Decision | Refusal
+  /** Tells listeners. */
+  refuse(request: RoutingRequest, refused: Refusal): Refusal
+  noWorkers(request: RoutingRequest): Refusal
+  workerCount(): number
+  /** Changes when a slot may have got another owner. */
+  membership(): number
+}
+
+interface Waiting extends QueueItem, ParkedNote {
+  readonly prompt: Prompt
+  readonly classIndex: number
+  readonly onDecided: OnDecided
+  readonly arrivedMs: number
+  readonly membership: number
+  /** Four numbers per rank with overlap: slot, device, host, disk blocks. Null: nothing was looked up. */
+  readonly overlap: Uint32Array | null
+  answer: Decision | Refusal | null
+  /** The caller knows that it waits; before, the answer is returned. */
+  isParked: boolean
+}
+
+const rejectionReasons = { requests: 'request_limit', raw_isl_tokens: 'raw_isl_token_limit', cached_tokens: 'cached_token_limit' } as const
+
+/** Waiting requests of one router. Bounds: `parkedMax`, beyond it requests are refused and `capacityRefusals` counts. */
+export class Admission {
+  readonly #settings: QueueSettings
+  readonly #host: AdmissionHost
+  readonly #clock: Clock
+  readonly #listener: QueueListener
+  readonly #classes: readonly PolicyClass[]
+  readonly #classifier: Classifier
+  readonly #queue: PolicyQueue<Waiting>
+  readonly #kept: OverlapScores = createOverlapScores(16)
+  readonly #startMs: number
+  readonly #mayGo = (item: Waiting): boolean => this.#host.collect(item.request) !== null || !this.#host.isBusy(this.#classes[item.classIndex]!)
+  #sequence = 0
+  #draining = false
+  #again = false
+  #closed = false
+  /** Requests refused because `parkedMax` was reached. */
+  capacityRefusals = 0
+
+  constructor(settings: QueueSettings, host: AdmissionHost, clock: Clock, listener: QueueListener) {
+    this.#settings = settings
+    this.#host = host
+    this.#clock = clock
+    this.#listener = listener
+    this.#classes = settings.profile.classes
+    this.#classifier = new Classifier(settings.profile)
+    this.#queue = new PolicyQueue(settings.profile.classes)
+    this.#startMs = clock.nowMs()
+  }
+
+  get parkedCount(): number {
+    return this.#queue.size
+  }
+
+  report(): QueueReport[] {
+    const nowMs = this.#clock.nowMs()
+    return this.#classes.map(({ name }, index) => {
+      const { size, promptTokens, cachedTokens, items } = this.#queue.queueOf(index)
+      const oldestMs = items.reduce((oldest, { arrivedMs }) => Math.min(oldest, arrivedMs), nowMs)
+      return { policyClass: name, requests: size, promptTokens, cachedTokens, oldestSeconds: (nowMs - oldestMs) / 1000 }
+    })
+  }
+
+  submit(request: RoutingRequest, onDecided: OnDecided): Decision | Refusal | Parked {
+    const host = this.#host
+    const refused = host.invalid(request) ?? host.collect(request)
+    if (refused !== null) return host.refuse(request, refused)
+    const mayGoAtOnce = this.#classes.length === 1 && this.#queue.size === 0 && !host.isBusy(this.#classes[0]!)
+    const prompt = host.readPrompt(request)
+    host.measure(prompt, null)
+    if (mayGoAtOnce) return host.choose(request, prompt)
+    const item = this.#enter(request, prompt, onDecided)
+    if ('kind' in item) return host.refuse(request, item)
+    this.#drain()
+    if (item.answer !== null) return item.answer
+    item.isParked = true
+    this.#listener.onParked?.(item)
+    return { kind: 'parked', requestId: request.requestId, cancel: () => this.#cancel(item) }
+  }
+
+  /** Puts a measured request into its class, or says why it may not wait. */
+  #enter(request: RoutingRequest, prompt: Prompt, onDecided: OnDecided): Waiting | Refusal {
+    const host = this.#host
+    const promptTokens = request.tokens.length
+    const cachedTokens = Math.min(host.bestCachedTokens(), promptTokens)
+    const classIndex = this.#classifier.classOf(request.policyClass, promptTokens - cachedTokens)
+    const policyClass = this.#classes[classIndex]!
+    const goesOn = this.#queue.queueOf(classIndex).size === 0 && !host.isBusy(policyClass)
+    const refused = goesOn ? null : this.#waitRefusal(request, classIndex)
+    if (refused !== null) return refused
+    const arrivedMs = this.#clock.nowMs()
+    const cost = Math.max(1, promptTokens - cachedTokens)
+    this.#sequence += 1
+    const item: Waiting = {
+      request, prompt, classIndex, policyClass: policyClass.name, onDecided, arrivedMs, promptTokens, cachedTokens, cost,
+      strictPriority: request.strictPriority ?? 0,
+      deadlineMs: request.queueDeadlineMs ?? Infinity,
+      score: orderScore(policyClass.policy, request.priorityJumpSeconds ?? 0, (arrivedMs - this.#startMs) / 1000, cost),
+      sequence: this.#sequence,
+      position: -1,
+      membership: host.membership(),
+      overlap: goesOn ? null : sparse(host.overlap()),
+      answer: null,
+      isParked: false,
+    }
+    this.#queue.push(item, classIndex)
+    return item
+  }
+
+  #waitRefusal(request: RoutingRequest, classIndex: number): Refusal | null {
+    const { name } = this.#classes[classIndex]!
+    if (this.#closed) return queueClosed(request)
+    const limit = this.#queue.limitReached(classIndex, this.#host.workerCount())
+    if (limit !== null) {
+      this.#listener.onQueueRejected?.(name, rejectionReasons[limit.kind], request)
+      return queueLimitReached(request, name, limit)
+    }
+    const parkedMax = this.#settings.parkedMax ?? 65_536
+    if (this.#queue.size < parkedMax) return null
+    this.capacityRefusals += 1
+    this.#listener.onQueueRejected?.(name, 'capacity', request)
+    return queueFull(request, parkedMax)
+  }
+
+  /** Lets go who may: call after every change of loads or workers. Cost: one test per class when nobody may. */
+  recheck(): void {
+    if (this.#queue.size > 0) this.#drain()
+  }
+
+  /** Ends waits that are too long, then `recheck`. Cost: linear in what waits. */
+  tick(): void {
+    if (this.#queue.size === 0) return
+    const nowMs = this.#clock.nowMs()
+    const limitMs = this.#settings.timeoutSeconds === null ? Infinity : 1000 * this.#settings.timeoutSeconds
+    for (const item of this.#waiting()) {
+      const waitedMs = nowMs - item.arrivedMs
+      if (waitedMs > limitMs || nowMs > item.deadlineMs) this.#end(item, 'timeout', queueTimeout(item.request, waitedMs, waitedMs > limitMs ? limitMs : null))
+    }
+    this.recheck()
+  }
+
+  /** Refuses all that wait, and from now on all that would have to. */
+  close(): void {
+    this.#closed = true
+    for (const item of this.#waiting()) this.#end(item, 'closed', queueClosed(item.request))
+  }
+
+  #waiting(): Waiting[] {
+    return this.#classes.flatMap((_, index) => [...this.#queue.queueOf(index).items]).sort((a, b) => a.sequence - b.sequence)
+  }
+
+  #drain(): void {
+    if (this.#draining) {
+      this.#again = true
+      return
+    }
+    this.#draining = true
+    try {
+      do {
+        this.#again = false
+        if (this.#host.workerCount() === 0) for (const item of this.#waiting()) this.#end(item, 'refused', this.#host.noWorkers(item.request))
+        for (let item = this.#queue.pop(this.#mayGo); item !== null; item = this.#queue.pop(this.#mayGo)) this.#dispatch(item)
+      } while (this.#again)
+    } finally {
+      this.#draining = false
+    }
+  }
+
+  #dispatch(item: Waiting): void {
+    const { request, prompt } = item
+    const host = this.#host
+    const refused = host.invalid(request) ?? host.collect(request)
+    if (refused !== null) {
+      this.#answer(item, 'refused', host.refuse(request, refused))
+      return
+    }
+    host.measure(prompt, this.#keptOverlap(item))
+    const answer = host.choose(request, prompt)
+    this.#answer(item, answer.kind === 'chosen' ? 'dispatched' : 'refused', answer)
+  }
+
+  /** What was found on arrival, unless that is too old or slots may have changed hands. */
+  #keptOverlap({ overlap, arrivedMs, membership }: Waiting): OverlapScores | null {
+    const { overlapRefreshAfterSeconds } = this.#settings
+    if (overlap === null || membership !== this.#host.membership()) return null
+    if (overlapRefreshAfterSeconds !== null && this.#clock.nowMs() - arrivedMs >= 1000 * overlapRefreshAfterSeconds) return null
+    return restored(overlap, this.#kept)
+  }
+
+  #end(item: Waiting, outcome: QueueOutcome, refused: Refusal): void {
+    // An answer given meanwhile may have ended this wait, too.
+    if (item.position < 0) return
+    this.#queue.remove(item, item.classIndex)
+    this.#answer(item, outcome, this.#host.refuse(item.request, refused))
+  }
+
+  #answer(item: Waiting, outcome: QueueOutcome, answer: Decision | Refusal): void {
+    item.answer = answer
+    if (!item.isParked) return
+    this.#left(item, outcome)
+    item.onDecided(answer)
+  }
+
+  #left(item: Waiting, outcome: QueueOutcome): void {
+    this.#listener.onUnparked?.(item, outcome, (this.#clock.nowMs() - item.arrivedMs) / 1000)
+  }
+
+  #cancel(item: Waiting): void {
+    if (item.position < 0) return
+    this.#queue.remove(item, item.classIndex)
+    this.#left(item, 'cancelled')
+    // A head that is gone may have been all that held its class back.
+    this.recheck()
+  }
+}
+
+/** Four numbers per rank with any overlap. */
+function sparse(scores: OverlapScores | null): Uint32Array | null {
+  if (scores === null) return null
+  const { device, host, disk, slotCount } = scores
+  const found: number[] = []
+  for (let slot = 0; slot < Math.min(slotCount, device.length); slot++) {
+    if (device[slot]! + host[slot]! + disk[slot]! > 0) found.push(slot, device[slot]!, host[slot]!, disk[slot]!)
+  }
+  return Uint32Array.from(found)
+}
+
+function restored(overlap: Uint32Array, scores: OverlapScores): OverlapScores {
+  const slots = overlap.length === 0 ? 1 : overlap[overlap.length - 4]! + 1
+  growOverlapScores(scores, slots)
+  scores.device.fill(0)
+  scores.host.fill(0)
+  scores.disk.fill(0)
+  scores.slotCount = slots
+  for (let at = 0; at < overlap.length; at += 4) {
+    const slot = overlap[at]!
+    scores.device[slot] = overlap[at + 1]!
+    scores.host[slot] = overlap[at + 2]!
+    scores.disk[slot] = overlap[at + 3]!
+  }
+  return scores
+}

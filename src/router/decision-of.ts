@@ -1,0 +1,51 @@
+/** The decision for one row of a scored candidate table. */
+import type { Decision, DecisionExplanation } from '../model/decision.ts'
+import type { RoutingRequest } from '../model/routing-request.ts'
+import type { WorkerRank } from '../model/worker.ts'
+import type { CandidateTable } from '../scheduling/candidate-table.ts'
+import type { Prompt } from './prompt.ts'
+
+export interface DecisionInput {
+  readonly request: RoutingRequest
+  readonly prompt: Prompt
+  readonly table: CandidateTable
+  readonly row: number
+  readonly rank: WorkerRank
+  readonly explain: () => DecisionExplanation
+}
+
+/** Prompt tokens that a booking of the row counts. */
+export function effectivePrefillTokens(request: RoutingRequest, prompt: Prompt, table: CandidateTable, row: number): number {
+  const promptTokens = request.tokens.length
+  return prompt.trackPrefillTokens ? promptTokens - Math.min(table.cachedTokens[row]!, promptTokens) : 0
+}
+
+export function decisionOf({ request, prompt, table, row, rank, explain }: DecisionInput, booked: boolean): Decision {
+  let bestCachedTokens = 0
+  let bestDeviceBlocks = 0
+  for (let other = 0; other < table.count; other++) {
+    if (table.cachedTokens[other]! > bestCachedTokens) bestCachedTokens = table.cachedTokens[other]!
+    if (table.deviceBlocks[other]! > bestDeviceBlocks) bestDeviceBlocks = table.deviceBlocks[other]!
+  }
+  return {
+    kind: 'chosen',
+    requestId: request.requestId,
+    slot: table.slot[row]!,
+    workerId: rank.workerId,
+    dpRank: rank.dpRank,
+    pinned: request.pin !== undefined,
+    cost: table.cost[row]!,
+    promptTokens: request.tokens.length,
+    promptBlocks: prompt.blockCount,
+    deviceBlocks: table.deviceBlocks[row]!,
+    hostExtensionBlocks: table.hostBlocks[row]!,
+    diskExtensionBlocks: table.diskBlocks[row]!,
+    cachedTokens: table.cachedTokens[row]!,
+    bestCachedTokens,
+    bestDeviceBlocks,
+    effectivePrefillTokens: effectivePrefillTokens(request, prompt, table, row),
+    trackPrefillTokens: prompt.trackPrefillTokens,
+    booked,
+    explain,
+  }
+}
