@@ -133,6 +133,8 @@ export type RequestHandler = (request: IncomingRequest, response: ResponseWriter
 
 export interface ServedEndpoint {
   readonly transport: TransportAddress
+  /** Resolves when callers can reach it, where that takes a while; publish the record then. Left out: at once. */
+  readonly ready?: Promise<void> | undefined
   /** Requests whose response stream has not ended. */
   readonly inflight: number
   /** New requests are refused as unavailable from now on; open streams go on. */

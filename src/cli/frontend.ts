@@ -5,14 +5,13 @@ import { parseCommand, type ParsedConfig } from '../config/parse-command.ts'
 import { UsageError } from '../config/usage-error.ts'
 import { createDiscovery } from '../dynamo/discovery/create-discovery.ts'
 import { DiscoveryOptionError, discoveryOptionsFromEnv } from '../dynamo/discovery/discovery-options.ts'
-import { createZmqEventPlane } from '../dynamo/event-plane/zmq-event-plane.ts'
-import { chooseBindHost } from '../dynamo/request-plane/bind-host.ts'
-import { createTcpRequestClient } from '../dynamo/request-plane/tcp-client.ts'
 import { createLog, type ProcessLog } from '../observability/log.ts'
 import { createOpenAiServer, type OpenAiServer } from '../openai/openai-server.ts'
 import type { Log } from '../ports.ts'
 import { systemClock, systemRandom } from '../system-ports.ts'
-import { assembleFrontend, type AssembledFrontend, type FrontendPlanes } from './assemble-frontend.ts'
+import { assembleFrontend, type AssembledFrontend } from './assemble-frontend.ts'
+import { showPlaneMetrics } from './plane-metrics.ts'
+import { createPlanes } from './planes.ts'
 import { packageVersion } from './version.ts'
 
 type Environment = Readonly<Record<string, string | undefined>>
@@ -44,10 +43,14 @@ export async function runFrontend(argv: readonly string[], env: Environment): Pr
 }
 
 async function serve(config: Config, env: Environment, log: ProcessLog, signal: AbortSignal, signalled: Promise<void>): Promise<number> {
-  const planes = createPlanes(config, env, log)
-  await planes.discovery.start(signal)
-  const frontend = assembleFrontend(config, planes)
-  const closing: (() => Promise<void>)[] = [() => frontend.service.drain()]
+  const clock = systemClock()
+  const random = systemRandom()
+  const discovery = createDiscovery({ ...discoveryOptions(config, env), clock, log })
+  const planes = await createPlanes(config.values, { discovery, clock, random, log })
+  await Promise.all([discovery.start(signal), planes.start(signal)])
+  const frontend = assembleFrontend(config, { ...planes, discovery, clock, random, log })
+  showPlaneMetrics(frontend.metrics.set, planes)
+  const closing: (() => Promise<void>)[] = [() => planes.close(), () => frontend.service.drain()]
   try {
     await frontend.service.start(signal)
     const server = await listen(config, frontend, log)
@@ -55,29 +58,13 @@ async function serve(config: Config, env: Environment, log: ProcessLog, signal: 
     closing.push(() => server.close(graceMs))
     const closeSystem = await openSystemServer(config, frontend, log)
     if (closeSystem !== null) closing.unshift(closeSystem)
-    const lost = await Promise.race([signalled.then(() => null), planes.discovery.lost])
+    const lost = await Promise.race([signalled.then(() => null), discovery.lost])
     if (lost !== null) log.error({ stage: 'discovery', reason: lost.message }, 'the identity in discovery is lost; ending')
     else log.info({ stage: 'drain', open: server.inflight }, `draining: open requests may finish within ${config.values.shutdownTimeoutSeconds} s`)
     return lost === null ? 0 : 1
   } finally {
     for (const close of closing.reverse()) await close()
     log.info({ stage: 'end' }, 'drained')
-  }
-}
-
-function createPlanes(config: Config, env: Environment, log: ProcessLog): FrontendPlanes {
-  const { values } = config
-  const clock = systemClock()
-  const random = systemRandom()
-  const discovery = createDiscovery({ ...discoveryOptions(config, env), clock, log })
-  return {
-    discovery, clock, random, log,
-    client: createTcpRequestClient({
-      clock, log, host: values.tcpResponseStreamHost ?? undefined, port: values.tcpResponseStreamPort, backlog: values.tcpListenBacklog,
-      connectTimeoutMs: values.tcpConnectTimeoutSeconds * 1000, ackTimeoutMs: values.tcpRequestTimeoutSeconds * 1000,
-      idleTimeoutMs: values.tcpHostIdleTtlSeconds * 1000, requestBytesMax: values.tcpMaxMessageSize, connectionsMax: values.tcpPoolSize,
-    }),
-    eventPlane: createZmqEventPlane({ discovery, clock, log, random, host: chooseBindHost(values.eventPlaneHost ?? undefined).advertise, ioThreads: values.zmqIoThreads }),
   }
 }
 

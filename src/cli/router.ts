@@ -5,14 +5,12 @@ import { parseCommand, type ParsedConfig } from '../config/parse-command.ts'
 import { UsageError } from '../config/usage-error.ts'
 import { createDiscovery } from '../dynamo/discovery/create-discovery.ts'
 import { DiscoveryOptionError, discoveryOptionsFromEnv } from '../dynamo/discovery/discovery-options.ts'
-import { chooseBindHost } from '../dynamo/request-plane/bind-host.ts'
-import { createTcpRequestClient } from '../dynamo/request-plane/tcp-client.ts'
-import { createTcpRequestServer } from '../dynamo/request-plane/tcp-server.ts'
 import { createLog, type ProcessLog } from '../observability/log.ts'
 import type { RouterMetrics } from '../observability/router-metrics.ts'
 import { OccupiedNameError } from '../standalone/occupied-name.ts'
 import type { StandaloneRouter } from '../standalone/router-service.ts'
 import { systemClock, systemRandom } from '../system-ports.ts'
+import { showPlaneMetrics } from './plane-metrics.ts'
 import { packageVersion } from './version.ts'
 
 type Environment = Readonly<Record<string, string | undefined>>
@@ -47,16 +45,11 @@ async function serve(config: ParsedConfig<'router'>, env: Environment, log: Proc
   const clock = systemClock()
   const random = systemRandom()
   const discovery = createDiscovery({ ...discoveryOptions(effectiveEnvironment(config, env)), clock, log })
-  const server = createTcpRequestServer({ clock, log, host: values.tcpRpcHost ?? undefined, port: values.tcpRpcPort, frameBytesMax: values.tcpMaxMessageSize })
-  const client = createTcpRequestClient({
-    clock, log, host: values.tcpResponseStreamHost ?? undefined, port: values.tcpResponseStreamPort, backlog: values.tcpListenBacklog,
-    connectTimeoutMs: values.tcpConnectTimeoutSeconds * 1000, ackTimeoutMs: values.tcpRequestTimeoutSeconds * 1000,
-    idleTimeoutMs: values.tcpHostIdleTtlSeconds * 1000, requestBytesMax: values.tcpMaxMessageSize, connectionsMax: values.tcpPoolSize,
-  })
-  const [{ createZmqEventPlane }, { assembleRouter }] = await Promise.all([import('../dynamo/event-plane/zmq-event-plane.ts'), import('./assemble-router.ts')])
-  const eventPlane = createZmqEventPlane({ discovery, clock, log, random, host: chooseBindHost(values.eventPlaneHost ?? undefined).advertise, ioThreads: values.zmqIoThreads })
-  await discovery.start(signal)
-  const { service, metrics } = assembleRouter(config, { discovery, server, client, eventPlane, clock, random, log })
+  const [{ createPlanes }, { assembleRouter }] = await Promise.all([import('./planes.ts'), import('./assemble-router.ts')])
+  const planes = await createPlanes(values, { discovery, clock, random, log })
+  await Promise.all([discovery.start(signal), planes.start(signal)])
+  const { service, metrics } = assembleRouter(config, { ...planes, discovery, clock, random, log })
+  showPlaneMetrics(metrics.set, planes)
   const closing: (() => Promise<void>)[] = []
   try {
     closing.push(...await openHttp(config, service, metrics, log))
@@ -76,6 +69,7 @@ async function serve(config: ParsedConfig<'router'>, env: Environment, log: Proc
     throw error
   } finally {
     await Promise.all(closing.map((close) => close()))
+    await planes.close()
   }
 }
 

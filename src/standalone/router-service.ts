@@ -197,6 +197,7 @@ export class StandaloneRouter {
     for (const index of [1, 2, 0]) {
       const endpoint = this.#endpoint(endpointNames[index] as string)
       const served = this.#served[index] as ServedEndpoint
+      await served.ready
       const record = encodeInstanceRecord({ ...endpoint, instanceId: discovery.instanceId, transport: served.transport, codec: this.#parts.options.codec, deviceType: 'cpu' })
       await discovery.put('v1/instances', instanceKey(endpoint, discovery.instanceId), { ...record, ...targetMark(this.#targetName()) })
     }

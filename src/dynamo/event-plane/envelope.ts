@@ -59,28 +59,28 @@ export function decodeEnvelope(bytes: Uint8Array): EventEnvelope {
   return { publisherId, sequence, publishedAtMs, topic, payload }
 }
 
-/** The four frames of one ZMQ message. */
-export function encodeEventFrames(envelope: EventEnvelope): Uint8Array[] {
+/** The four frames of one ZMQ message. `subject`: the first one, where it is not the bare topic. */
+export function encodeEventFrames(envelope: EventEnvelope, subject: string = envelope.topic): Uint8Array[] {
   const body = encodeEnvelope(envelope)
   const frame = new Uint8Array(frameHeaderBytes + body.length)
   frame[0] = formatVersion
   new DataView(frame.buffer).setUint32(1, body.length)
   frame.set(body, frameHeaderBytes)
-  return [encoder.encode(envelope.topic), u64Frame(envelope.publisherId), u64Frame(envelope.sequence), frame]
+  return [encoder.encode(subject), u64Frame(envelope.publisherId), u64Frame(envelope.sequence), frame]
 }
 
 /**
  * Reads one ZMQ message of a subscription to `topic`. Frames, envelope and, when given, the channel record's publisher id
- * must agree. Never throws: what cannot be used is named by its reason.
+ * must agree; `subject` is the first frame, where it is not the bare topic. Never throws: what cannot be used is named by its reason.
  */
 export function decodeEventFrames(
-  frames: readonly Uint8Array[], topic: string, channelPublisherId: bigint | null,
+  frames: readonly Uint8Array[], topic: string, channelPublisherId: bigint | null, subject: string = topic,
 ): EventEnvelope | EventDropReason {
   const [topicFrame, publisherFrame, sequenceFrame, body] = frames
   if (frames.length !== 4 || !topicFrame || !publisherFrame || !sequenceFrame || !body) return 'frame_count'
   if (publisherFrame.length !== 8 || sequenceFrame.length !== 8 || body.length < frameHeaderBytes) return 'frame_length'
   // A SUB socket matches prefixes, so other topics arrive too.
-  if (!equalsAscii(topicFrame, topic)) return 'topic'
+  if (!equalsAscii(topicFrame, subject)) return 'topic'
   if (body[0] !== formatVersion) return 'version'
   if (viewOf(body).getUint32(1) !== body.length - frameHeaderBytes) return 'frame_length'
   let envelope: EventEnvelope

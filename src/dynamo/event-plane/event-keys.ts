@@ -1,5 +1,5 @@
 /** Keys and scope objects of the event buckets of discovery. Source: Dynamo 1.6.1 discovery records. */
-import type { EventScope, JsonObject } from '../../ports.ts'
+import type { EventScope, JsonObject, Random } from '../../ports.ts'
 
 const encoder = new TextEncoder()
 
@@ -34,4 +34,27 @@ export function publisherIdOfKey(key: string): bigint | null {
 export const scopeValue = (scope: EventScope): JsonObject => ({
   kind: 'endpoint',
   endpoint: { namespace: scope.namespace, component: scope.component, name: scope.endpoint },
+})
+
+/** The subject of an endpoint's events, without the topic. */
+export function eventSubjectPrefix(scope: EventScope): string {
+  const [namespace, component, endpoint] = [scope.namespace, scope.component, scope.endpoint].map(encodeKeySegment)
+  return `namespace.${namespace}.component.${component}.endpoint.${endpoint}`
+}
+
+/** The subject of a topic over NATS, and the first frame behind a ZMQ broker. */
+export const eventSubject = (scope: EventScope, topic: string): string => `${eventSubjectPrefix(scope)}.${encodeKeySegment(topic)}`
+
+/** The key prefix under which the brokers of a namespace are registered. */
+export const brokerPrefix = (namespace: string): string => `namespace/${encodeKeySegment(namespace)}/component/zmq_broker`
+
+/** A new publisher's id: 53 bits at random. */
+export function newPublisherId(random: Random): bigint {
+  const [low, high] = random.u64()
+  return (BigInt(high & 0x1fffff) << 32n) | BigInt(low)
+}
+
+/** The record of one publisher. */
+export const channelRecord = (scope: EventScope, topic: string, publisherId: bigint, transport: JsonObject): JsonObject => ({
+  type: 'EventChannel', scope: scopeValue(scope), topic, instance_id: publisherId, transport,
 })

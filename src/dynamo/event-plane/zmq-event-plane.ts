@@ -8,18 +8,13 @@ import type { Context, Publisher, Subscriber } from 'zeromq'
 import type {
   Clock, Discovery, DiscoveryEvent, EventEnvelope, EventPlane, EventPublisher, EventScope, JsonObject, Log, Random, Watch,
 } from '../../ports.ts'
-import { decodeEventFrames, encodeEventFrames, eventDropReasons } from './envelope.ts'
-import type { EventDropReason } from './envelope.ts'
-import { eventKey, eventTopicPrefix, publisherIdOfKey, scopeValue } from './event-keys.ts'
+import { decodeEventFrames, encodeEventFrames } from './envelope.ts'
+import { channelRecord, eventKey, eventTopicPrefix, newPublisherId, publisherIdOfKey } from './event-keys.ts'
+import { newEventPlaneStats, type EventPlaneStats } from './event-plane-stats.ts'
+import { deliver, type TopicSubscription } from './topic-subscription.ts'
+import { readMessages, socketLimits, ZmqLibrary } from './zmq-library.ts'
 
 type Zmq = typeof import('zeromq')
-
-/** Messages per socket that libzmq keeps at most, on either side. */
-const highWaterMark = 100_000
-/** ZeroMQ's own limit of 1023 sockets would end at a few hundred workers. */
-const socketsMax = 16_384
-/** Messages read in a row before other work gets a turn. */
-const burstMax = 256
 
 export interface ZmqEventPlaneOptions {
   readonly discovery: Discovery
@@ -30,29 +25,21 @@ export interface ZmqEventPlaneOptions {
   readonly host?: string
   /** Default 4. */
   readonly ioThreads?: number
+  /** Shared with other parts of a plane; new ones when left out. */
+  readonly library?: ZmqLibrary
+  readonly stats?: EventPlaneStats
 }
 
-/** Plain counters; the plane alone writes them. */
-export interface ZmqEventPlaneStats {
-  received: number
-  readonly dropped: Record<EventDropReason, number>
-  published: number
-  /** Messages that libzmq would not take at once. */
-  publishDropped: number
-  /** SUB sockets, one per discovered publisher. */
-  subscriberSockets: number
-  publisherSockets: number
-  /** Channel records that could not be used. */
-  unusableChannels: number
-}
+/** What follows channels that are not direct ZMQ: their key and transport kind, or null when one has gone. True: taken care of. */
+export type OtherChannels = (key: string, kind: string | null) => boolean
 
 export interface ZmqEventPlane extends EventPlane {
   readonly kind: 'zmq'
-  readonly stats: ZmqEventPlaneStats
+  readonly stats: EventPlaneStats
 }
 
 /** An event plane of this process. Errors: a `host` that is a wildcard. */
-export function createZmqEventPlane(options: ZmqEventPlaneOptions): ZmqEventPlane {
+export function createZmqEventPlane(options: ZmqEventPlaneOptions): DirectZmqPlane {
   const host = options.host ?? '127.0.0.1'
   if (['0.0.0.0', '::', '[::]', '*', ''].includes(host)) {
     throw new Error(`event plane host ${JSON.stringify(host)} cannot be advertised: give an IP address that subscribers can reach`)
@@ -60,26 +47,26 @@ export function createZmqEventPlane(options: ZmqEventPlaneOptions): ZmqEventPlan
   return new DirectZmqPlane(options, host)
 }
 
-class DirectZmqPlane implements ZmqEventPlane {
+/** See `createZmqEventPlane`. */
+export class DirectZmqPlane implements ZmqEventPlane {
   readonly kind = 'zmq'
-  readonly stats: ZmqEventPlaneStats = {
-    received: 0,
-    dropped: Object.fromEntries(eventDropReasons.map((reason) => [reason, 0])) as Record<EventDropReason, number>,
-    published: 0, publishDropped: 0, subscriberSockets: 0, publisherSockets: 0, unusableChannels: 0,
-  }
+  readonly stats: EventPlaneStats
   readonly #options: ZmqEventPlaneOptions
   readonly #host: string
   readonly #open = new Set<{ close(): Promise<void> | void }>()
-  #library: Promise<{ zmq: Zmq; context: Context }> | null = null
+  readonly #library: ZmqLibrary
   #closed = false
 
   constructor(options: ZmqEventPlaneOptions, host: string) {
     this.#options = options
     this.#host = host
+    this.#library = options.library ?? new ZmqLibrary(options.ioThreads ?? 4)
+    this.stats = options.stats ?? newEventPlaneStats()
   }
 
-  subscribe(scope: EventScope, topic: string, listener: (envelope: EventEnvelope) => void): Watch {
-    const subscription = new Subscription(this, this.#options, { scope, topic, listener })
+  /** `others` hears of channels over other transports; without it they are not usable. */
+  subscribe(scope: EventScope, topic: string, listener: (envelope: EventEnvelope) => void, others: OtherChannels | null = null): Watch {
+    const subscription = new Subscription(this, this.#options, { scope, topic, listener }, others)
     this.#open.add(subscription)
     subscription.start()
     return {
@@ -94,15 +81,14 @@ class DirectZmqPlane implements ZmqEventPlane {
     const { zmq, context } = await this.load()
     if (this.#closed) throw new Error('the event plane is closed')
     const { random, discovery } = this.#options
-    const [low, high] = random.u64()
-    const publisherId = (BigInt(high & 0x1fffff) << 32n) | BigInt(low)
+    const publisherId = newPublisherId(random)
     const isIpv6 = this.#host.includes(':')
-    const socket = new zmq.Publisher({ context, sendHighWaterMark: highWaterMark, sendTimeout: 0, linger: 0, ipv6: isIpv6 })
+    const socket = new zmq.Publisher({ context, sendHighWaterMark: socketLimits.highWaterMark, sendTimeout: 0, linger: 0, ipv6: isIpv6 })
     const address = isIpv6 ? `[${this.#host.replace(/[[\]]/g, '')}]` : this.#host
     const key = eventKey(scope, topic, publisherId)
     try {
       await socket.bind(`tcp://${address}:*`)
-      await discovery.put('v1/event_channels', key, channelRecord(scope, topic, publisherId, socket.lastEndpoint as string))
+      await discovery.put('v1/event_channels', key, channelRecord(scope, topic, publisherId, { kind: 'Zmq', config: { endpoint: socket.lastEndpoint as string } }))
     } catch (error) {
       socket.close()
       throw new Error(`no event publisher for ${topic} on ${address}: ${(error as Error).message}`, { cause: error })
@@ -121,35 +107,27 @@ class DirectZmqPlane implements ZmqEventPlane {
     this.#open.clear()
   }
 
-  load(): Promise<{ zmq: Zmq; context: Context }> {
-    this.#library ??= import('zeromq').then((zmq) => ({
-      zmq,
-      context: new zmq.Context({ blocky: false, ioThreads: this.#options.ioThreads ?? 4, maxSockets: socketsMax }),
-    }))
-    return this.#library
+  load(): Promise<{ readonly zmq: Zmq; readonly context: Context }> {
+    return this.#library.load()
   }
-}
-
-interface Topic {
-  readonly scope: EventScope
-  readonly topic: string
-  readonly listener: (envelope: EventEnvelope) => void
 }
 
 class Subscription {
   readonly #plane: DirectZmqPlane
   readonly #options: ZmqEventPlaneOptions
-  readonly #topic: Topic
+  readonly #topic: TopicSubscription
+  readonly #others: OtherChannels | null
   /** Whether ids of frames and record must agree. */
   readonly #isStrict: boolean
   readonly #sockets = new Map<bigint, Subscriber>()
   /** Endpoints that were discovered before the library was loaded. */
   readonly #waiting = new Map<bigint, string>()
-  #library: { zmq: Zmq; context: Context } | null = null
+  #library: { readonly zmq: Zmq; readonly context: Context } | null = null
   #watch: Watch | null = null
   #closed = false
 
-  constructor(plane: DirectZmqPlane, options: ZmqEventPlaneOptions, topic: Topic) {
+  constructor(plane: DirectZmqPlane, options: ZmqEventPlaneOptions, topic: TopicSubscription, others: OtherChannels | null) {
+    this.#others = others
     this.#plane = plane
     this.#options = options
     this.#topic = topic
@@ -183,9 +161,11 @@ class Subscription {
     if (event.kind === 'delete') {
       this.#waiting.delete(publisherId)
       this.#disconnect(publisherId)
+      this.#others?.(event.key, null)
       return
     }
     const endpoint = zmqEndpointOf(event.value)
+    if (endpoint === null && this.#others?.(event.key, transportKindOf(event.value)) === true) return
     if (endpoint === null) return this.#unusable(event.key, 'not a direct ZMQ channel')
     if (this.#library === null) this.#waiting.set(publisherId, endpoint)
     else this.#connect(publisherId, endpoint)
@@ -197,7 +177,7 @@ class Subscription {
     let socket: Subscriber | null = null
     try {
       socket = new zmq.Subscriber({
-        context, receiveHighWaterMark: highWaterMark, linger: 0, reconnectInterval: 100, reconnectMaxInterval: 2000,
+        context, receiveHighWaterMark: socketLimits.highWaterMark, linger: 0, reconnectInterval: 100, reconnectMaxInterval: 2000,
         tcpKeepalive: 1, ipv6: endpoint.includes('['),
       })
       socket.subscribe(this.#topic.topic)
@@ -220,34 +200,16 @@ class Subscription {
   }
 
   async #receive(socket: Subscriber, publisherId: bigint): Promise<void> {
-    let burst = 0
+    const isWanted = (): boolean => this.#sockets.get(publisherId) === socket
+    const { stats } = this.#plane
+    const { topic } = this.#topic
     try {
-      for await (const frames of socket) {
-        if (this.#sockets.get(publisherId) !== socket) return
-        this.#deliver(frames, publisherId)
-        burst += 1
-        if (burst % burstMax === 0) await new Promise((resolve) => setImmediate(resolve))
-      }
+      await readMessages(socket, isWanted, (frames) =>
+        deliver(decodeEventFrames(frames, topic, this.#isStrict ? publisherId : null), this.#topic, stats, this.#options.log))
     } catch (error) {
-      if (this.#sockets.get(publisherId) !== socket) return
+      if (!isWanted()) return
       this.#disconnect(publisherId)
       this.#unusable(publisherId.toString(16), (error as Error).message)
-    }
-  }
-
-  #deliver(frames: readonly Uint8Array[], publisherId: bigint): void {
-    const { stats } = this.#plane
-    stats.received += 1
-    const envelope = decodeEventFrames(frames, this.#topic.topic, this.#isStrict ? publisherId : null)
-    if (typeof envelope === 'string') {
-      stats.dropped[envelope] += 1
-      return
-    }
-    try {
-      this.#topic.listener(envelope)
-    } catch (error) {
-      stats.dropped.listener += 1
-      this.#options.log.error({ topic: this.#topic.topic, reason: (error as Error).message }, 'an event listener failed; its message is lost')
     }
   }
 
@@ -262,7 +224,7 @@ interface PublisherParts {
   readonly publisherId: bigint
   readonly topic: string
   readonly clock: Clock
-  readonly stats: ZmqEventPlaneStats
+  readonly stats: EventPlaneStats
 }
 
 class ZmqPublisher implements EventPublisher {
@@ -304,10 +266,12 @@ class ZmqPublisher implements EventPublisher {
   }
 }
 
-const channelRecord = (scope: EventScope, topic: string, publisherId: bigint, endpoint: string): JsonObject => ({
-  type: 'EventChannel', scope: scopeValue(scope), topic, instance_id: publisherId,
-  transport: { kind: 'Zmq', config: { endpoint } },
-})
+/** The kind that a record names, or '' when it names none. */
+function transportKindOf(record: JsonObject): string {
+  const transport = record['transport']
+  const kind = isObject(transport) ? transport['kind'] : null
+  return typeof kind === 'string' ? kind : ''
+}
 
 function zmqEndpointOf(record: JsonObject): string | null {
   const transport = record['transport']

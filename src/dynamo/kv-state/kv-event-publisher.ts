@@ -75,6 +75,7 @@ export async function createKvEventPublisher(parts: KvEventPublisherParts): Prom
       const query: EndpointId = { ...endpoint, endpoint: recoveryEndpointName(publisher.publisherId) }
       const served = server.serve(query, rank.workerId, createRecoveryHandler(log, stats, parts.log))
       undo.push(() => served.close())
+      await served.ready
       recoveryTarget = { ...query, instanceId: rank.workerId, transport: served.transport, codec: parts.codec ?? 'msgpack', deviceType: null }
       const key = instanceKey(query, rank.workerId)
       await discovery.put('v1/instances', key, encodeInstanceRecord(recoveryTarget))

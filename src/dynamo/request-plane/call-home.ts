@@ -37,6 +37,8 @@ export interface CallHomeStats {
   readonly dropped: number
   readonly unknownSubjects: number
   readonly brokenHandshakes: number
+  /** Connections that ended before TLS was established. */
+  readonly handshakeFailures: number
 }
 
 /** State: the subjects that are waited for, and those lately given up (at most `forgottenMax`, oldest dropped first). */
@@ -70,7 +72,7 @@ export class CallHomeListener {
   }
 
   stats(): CallHomeStats {
-    return { streams: this.#listener.sockets.size, dropped: this.#listener.dropped, unknownSubjects: this.#unknownSubjects, brokenHandshakes: this.#brokenHandshakes }
+    return { streams: this.#listener.sockets.size, dropped: this.#listener.dropped, unknownSubjects: this.#unknownSubjects, brokenHandshakes: this.#brokenHandshakes, handshakeFailures: this.#listener.handshakeFailures }
   }
 
   /** Waits for the stream of a subject. */

@@ -53,6 +53,11 @@ export class Call implements CallHandle, SentRequest, StreamReceiver {
     this.#parts.home.expect(this.subject, this)
   }
 
+  /** Whether its listener has heard the end: a request not sent yet need not be sent. */
+  get isOver(): boolean {
+    return this.#over
+  }
+
   // ---- What the owner asks -------------------------------------------------------------------------------------------------
 
   stop(): void {
@@ -92,11 +97,11 @@ export class Call implements CallHandle, SentRequest, StreamReceiver {
     else if (!this.#accepted) this.#refused(refusalOf(text))
   }
 
-  sendFailed(failure: Failure): void {
+  sendFailed(failure: Failure, mayDial: boolean = failure.reason !== 'transport.cannot_connect'): void {
     // A stream that has come shows that the request has arrived, whatever became of its connection.
     if (this.#over || this.#accepted) return
     this.#finish()
-    this.#parts.home.giveUp(this.subject, failure.reason !== 'transport.cannot_connect')
+    this.#parts.home.giveUp(this.subject, mayDial)
     this.#listener.onFail(this.#stopping ? cancelled : failure, true)
   }
 

@@ -12,7 +12,7 @@ import { RequestPool, type RequestConnectionLimits, type SentRequest } from './r
 import { createTcpRequestClient } from './tcp-client.ts'
 import { createTcpRequestServer } from './tcp-server.ts'
 
-const limits: RequestConnectionLimits = { connectTimeoutMs: 1000, ackTimeoutMs: 1000, idleTimeoutMs: 10_000, connectionsMax: 2, unackedMax: 3, bufferBytesMax: 1000 }
+const limits: RequestConnectionLimits = { connectTimeoutMs: 1000, ackTimeoutMs: 1000, idleTimeoutMs: 10_000, connectionsMax: 2, unackedMax: 3, bufferBytesMax: 1000, tls: null }
 const cleanup: (() => Promise<void> | void)[] = []
 
 afterEach(async () => {

@@ -1,8 +1,9 @@
 /** The client's connections to request servers: pipelined requests, acknowledgements in order, a small pool per address. */
-import { connect, type Socket } from 'node:net'
+import type { Socket } from 'node:net'
 import type { Failure } from '../../model/failure.ts'
 import type { Clock, TimerHandle } from '../../ports.ts'
 import { AckAssembler, decodeAck } from '../wire/frames.ts'
+import { dial, type ClientTls } from './tcp-tls.ts'
 
 /** Bounds and deadlines of request connections. */
 export interface RequestConnectionLimits {
@@ -15,12 +16,15 @@ export interface RequestConnectionLimits {
   readonly unackedMax: number
   /** Bytes not yet taken by the kernel per connection, beyond which it takes no more requests. */
   readonly bufferBytesMax: number
+  /** Null: plain TCP. */
+  readonly tls: ClientTls | null
 }
 
 /** A request that waits for its acknowledgement. Exactly one of the two is called. */
 export interface SentRequest {
   acknowledged(text: string): void
-  sendFailed(failure: Failure): void
+  /** `mayDial`: the worker may have the request all the same; left out, it may unless it could not be connected to. */
+  sendFailed(failure: Failure, mayDial?: boolean): void
 }
 
 interface Unacked {
@@ -52,16 +56,15 @@ class RequestConnection {
     this.#onClosed = onClosed
     this.#peer = `${host}:${port}`
     this.lastUsedMs = clock.nowMs()
-    const socket = connect({ host, port, noDelay: true })
-    this.#socket = socket
     let connected = false
-    this.#connectTimer = clock.setTimer(limits.connectTimeoutMs, () => {
-      this.#end({ class: 'DeadlineExceeded', reason: 'transport.connection_timeout', message: `no connection to ${this.#peer} within ${limits.connectTimeoutMs} ms` })
-    })
-    socket.once('connect', () => {
+    const socket = dial({ host, port }, limits.tls, () => {
       connected = true
       this.#connectTimer?.cancel()
       this.#connectTimer = null
+    })
+    this.#socket = socket
+    this.#connectTimer = clock.setTimer(limits.connectTimeoutMs, () => {
+      this.#end({ class: 'DeadlineExceeded', reason: 'transport.connection_timeout', message: `no connection to ${this.#peer} within ${limits.connectTimeoutMs} ms` })
     })
     socket.on('data', (chunk: Buffer) => this.#received(chunk))
     socket.on('error', (error) => {

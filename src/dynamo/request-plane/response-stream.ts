@@ -3,7 +3,7 @@
  *
  * One connection per request. Frames of one turn of the event loop leave in one write.
  */
-import { connect, isIP, type Socket } from 'node:net'
+import { isIP, type Socket } from 'node:net'
 import type { Failure } from '../../model/failure.ts'
 import type { CancelKind, Clock, Codec, ResponseWriter, TimerHandle } from '../../ports.ts'
 import { parseTcpAddress } from '../wire/endpoint-path.ts'
@@ -11,6 +11,7 @@ import { decodeControlWord, encodeFailedPrologue, encodeHandshake, goodPrologue,
 import { decodeTwoPart, encodeTwoPart, encodeTwoPartPrefix, TwoPartAssembler } from '../wire/frames.ts'
 import { encodeFailureItem, finalFrame } from '../wire/items.ts'
 import { malformed } from '../wire/wire-error.ts'
+import { dial, type ClientTls } from './tcp-tls.ts'
 
 /** Bounds and deadlines of response streams. */
 export interface ResponseStreamLimits {
@@ -56,7 +57,7 @@ export class ResponseStream implements ResponseWriter {
   readonly #bufferBytes: number
 
   /** Dials at once. Errors: `WireError` for an address that is not IP and port. */
-  constructor(parts: { id: string; codec: Codec; callHome: CallHome; limits: ResponseStreamLimits; clock: Clock; owner: ResponseStreamOwner }) {
+  constructor(parts: { id: string; codec: Codec; callHome: CallHome; limits: ResponseStreamLimits; clock: Clock; owner: ResponseStreamOwner; tls: ClientTls | null }) {
     const { host, port } = parseTcpAddress(parts.callHome.address)
     if (isIP(host) === 0) throw malformed('call-home address is not an IP address')
     this.id = parts.id
@@ -64,15 +65,14 @@ export class ResponseStream implements ResponseWriter {
     this.#limits = parts.limits
     this.#clock = parts.clock
     this.#owner = parts.owner
-    const socket = connect({ host, port, noDelay: true, allowHalfOpen: true })
-    this.#socket = socket
-    this.#bufferBytes = Math.max(parts.limits.bufferBytes, socket.writableHighWaterMark)
-    this.#timer = parts.clock.setTimer(parts.limits.connectTimeoutMs, () => socket.destroy(new Error(`no connection within ${parts.limits.connectTimeoutMs} ms`)))
-    socket.once('connect', () => {
+    const socket = dial({ host, port, allowHalfOpen: true }, parts.tls, () => {
       this.#connected = true
       // Once over, the timer is that of the close.
       if (!this.#over) this.#endTimer()
     })
+    this.#socket = socket
+    this.#bufferBytes = Math.max(parts.limits.bufferBytes, socket.writableHighWaterMark)
+    this.#timer = parts.clock.setTimer(parts.limits.connectTimeoutMs, () => socket.destroy(new Error(`no connection within ${parts.limits.connectTimeoutMs} ms`)))
     socket.on('data', (chunk: Buffer) => this.#received(chunk))
     socket.on('end', () => this.#callerEnded())
     socket.on('drain', () => this.#drained())

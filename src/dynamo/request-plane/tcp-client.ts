@@ -1,6 +1,6 @@
 /**
- * The TCP request plane, calling: requests over pooled connections (`request-connection.ts`), responses over the
- * connections that workers open to us (`call-home.ts`).
+ * The request plane, calling: requests over pooled TCP connections (`request-connection.ts`) or over NATS (`nats-requests.ts`), as the
+ * record of each instance says; responses over the connections that workers open to us (`call-home.ts`).
  */
 import { randomUUID } from 'node:crypto'
 import type { Failure } from '../../model/failure.ts'
@@ -10,7 +10,9 @@ import { controlBytesMax, encodeControl } from '../wire/envelope.ts'
 import { encodeRequestHead, encodeTwoPartPrefix, requestFrameBytesMaxDefault, twoPartPrefixBytes } from '../wire/frames.ts'
 import { Call, type CallParts } from './call.ts'
 import { CallHomeListener, type CallHomeLimits } from './call-home.ts'
+import type { NatsRequests, NatsRequestsStats } from './nats-requests.ts'
 import { RequestPool, type RequestConnectionLimits } from './request-connection.ts'
+import { plainTcp, type TcpTls } from './tcp-tls.ts'
 
 /** How a client is made. All but clock and log may be left out. */
 export interface TcpRequestClientOptions {
@@ -41,6 +43,10 @@ export interface TcpRequestClientOptions {
   readonly responseFrameBytesMax?: number
   /** Response streams at a time. */
   readonly streamsMax?: number
+  /** Left out: plain TCP. */
+  readonly tls?: TcpTls
+  /** Requests to instances that are reached over NATS; left out, these fail. */
+  readonly nats?: NatsRequests
 }
 
 /** Counters since the start, and what is open now. */
@@ -56,6 +62,9 @@ export interface TcpRequestClientStats {
   readonly poolFull: number
   /** Frames that came after the last one of their stream. */
   readonly lateFrames: number
+  readonly handshakeFailures: number
+  /** Null: no requests over NATS. */
+  readonly nats: NatsRequestsStats | null
 }
 
 /** A request plane client that can be observed. */
@@ -83,6 +92,7 @@ class Client implements TcpRequestClient {
   readonly #calls = new Set<Call>()
   readonly #callParts: CallParts
   readonly #targets = new WeakMap<InstanceRecord, TcpAddress>()
+  readonly #nats: NatsRequests | null
   readonly #counts = { calls: 0, poolFull: 0, lateFrames: 0 }
   #address = ''
   #closed = false
@@ -90,6 +100,8 @@ class Client implements TcpRequestClient {
   constructor(options: TcpRequestClientOptions) {
     const { clock, log } = options
     this.#clock = clock
+    this.#nats = options.nats ?? null
+    const { tls = plainTcp } = options
     this.#requestBytesMax = options.requestBytesMax ?? requestFrameBytesMaxDefault
     const closeTimeoutMs = options.closeTimeoutMs ?? 10_000
     const homeLimits: CallHomeLimits = { handshakeTimeoutMs: options.handshakeTimeoutMs ?? 10_000, closeTimeoutMs, frameBytesMax: options.responseFrameBytesMax ?? 268_435_456 }
@@ -100,9 +112,10 @@ class Client implements TcpRequestClient {
       connectionsMax: options.connectionsMax ?? 4,
       unackedMax: options.unackedMax ?? 1024,
       bufferBytesMax: 67_108_864,
+      tls: tls.client,
     }
     const { host, port, backlog } = options
-    this.#home = new CallHomeListener({ host, port, backlog, connectionsMax: options.streamsMax ?? 65_536 }, homeLimits, clock, log)
+    this.#home = new CallHomeListener({ host, port, backlog, connectionsMax: options.streamsMax ?? 65_536, tls: tls.server }, homeLimits, clock, log)
     this.#pool = new RequestPool(poolLimits, clock)
     this.#callParts = {
       home: this.#home,
@@ -127,21 +140,45 @@ class Client implements TcpRequestClient {
   call(instance: InstanceRecord, request: OutgoingRequest, listener: ResponseListener): CallHandle {
     this.#counts.calls += 1
     if (this.#closed || this.#address === '') return refuse(listener, { class: 'Unavailable', reason: 'transport.cannot_connect', message: 'the request client is not running' })
+    const subject = randomUUID()
+    const control = Buffer.from(encodeControl({ id: request.id, codec: request.codec, address: this.#address, subject, metadata: request.metadata }))
+    if (control.length > controlBytesMax) return refuse(listener, tooLarge('id and metadata', control.length, controlBytesMax))
+    return 'tcp' in instance.transport
+      ? this.#callOverTcp(instance, request, { subject, control, listener })
+      : this.#callOverNats(instance.transport.nats_tcp, request, { subject, control, listener })
+  }
+
+  #callOverTcp(instance: InstanceRecord, request: OutgoingRequest, { subject, control, listener }: NewCall): CallHandle {
     let target: TcpAddress
     let parts: readonly Uint8Array[]
-    const subject = randomUUID()
     try {
       target = this.#targetOf(instance)
-      parts = this.#encode(target.path, request, subject)
+      parts = this.#encode(target.path, request, control)
     } catch (error) {
       return refuse(listener, failureOfRequest(error))
     }
-    const call = new Call({ id: request.id, subject, codec: request.codec, listener, parts: this.#callParts })
-    this.#calls.add(call)
+    const call = this.#open(request, subject, listener)
     if (!this.#pool.send(target.host, target.port, call, parts)) {
       this.#counts.poolFull += 1
       call.fail({ class: 'CapacityExhausted', reason: 'capacity.worker_overloaded', message: `all connections to ${target.host}:${target.port} are full` })
     }
+    return call
+  }
+
+  #callOverNats(natsSubject: string, request: OutgoingRequest, { subject, control, listener }: NewCall): CallHandle {
+    if (this.#nats === null) return refuse(listener, { class: 'Unavailable', reason: 'transport.cannot_connect', message: 'the instance is reached over NATS, this client speaks TCP only' })
+    const bodyBytes = bytesOf(request.body)
+    const payload = Buffer.concat([encodeTwoPartPrefix(control.length, bodyBytes), control, ...request.body], twoPartPrefixBytes + control.length + bodyBytes)
+    if (payload.length > this.#requestBytesMax) return refuse(listener, tooLarge('request', payload.length, this.#requestBytesMax))
+    const call = this.#open(request, subject, listener)
+    const failure = this.#nats.send({ subject: natsSubject, headers: this.#headersOf(request), payload }, call)
+    if (failure !== null) call.fail(failure)
+    return call
+  }
+
+  #open(request: OutgoingRequest, subject: string, listener: ResponseListener): Call {
+    const call = new Call({ id: request.id, subject, codec: request.codec, listener, parts: this.#callParts })
+    this.#calls.add(call)
     return call
   }
 
@@ -164,6 +201,8 @@ class Client implements TcpRequestClient {
       responseStreamsDropped: home.dropped,
       unknownSubjects: home.unknownSubjects,
       brokenHandshakes: home.brokenHandshakes,
+      handshakeFailures: home.handshakeFailures,
+      nats: this.#nats?.stats() ?? null,
     }
   }
 
@@ -171,27 +210,28 @@ class Client implements TcpRequestClient {
     this.#closed = true
     for (const call of this.#calls) call.fail({ class: 'Cancelled', reason: 'request.cancelled', message: 'the request client is closing' })
     this.#pool.close()
+    this.#nats?.close()
     await this.#home.close()
   }
 
   #targetOf(instance: InstanceRecord): TcpAddress {
     const known = this.#targets.get(instance)
     if (known !== undefined) return known
-    if (!('tcp' in instance.transport)) throw new TargetError('the instance is reached over NATS, this client speaks TCP')
+    if (!('tcp' in instance.transport)) throw new Error('the instance is not reached over TCP')
     const target = parseTcpAddress(instance.transport.tcp)
     this.#targets.set(instance, target)
     return target
   }
 
+  #headersOf(request: OutgoingRequest): Record<string, string> {
+    return { ...request.headers, 'request-id': request.id, 'x-frontend-send-ts-ns': `${Math.round(this.#clock.epochMs() * 1000)}000` }
+  }
+
   /** The whole request, in one part when its body is small. */
-  #encode(path: string, request: OutgoingRequest, subject: string): readonly Uint8Array[] {
-    const { id, codec, metadata, body } = request
-    let bodyBytes = 0
-    for (const part of body) bodyBytes += part.length
-    const control = Buffer.from(encodeControl({ id, codec, address: this.#address, subject, metadata }))
-    if (control.length > controlBytesMax) throw new SizeError('id and metadata', control.length, controlBytesMax)
-    const headers = { ...request.headers, 'request-id': id, 'x-frontend-send-ts-ns': `${Math.round(this.#clock.epochMs() * 1000)}000`, 'x-endpoint-path': path }
-    const head = encodeRequestHead(path, headers, twoPartPrefixBytes + control.length + bodyBytes)
+  #encode(path: string, request: OutgoingRequest, control: Uint8Array): readonly Uint8Array[] {
+    const { body } = request
+    const bodyBytes = bytesOf(body)
+    const head = encodeRequestHead(path, { ...this.#headersOf(request), 'x-endpoint-path': path }, twoPartPrefixBytes + control.length + bodyBytes)
     const total = head.length + twoPartPrefixBytes + control.length + bodyBytes
     if (total > this.#requestBytesMax) throw new SizeError('request', total, this.#requestBytesMax)
     const start = [head, encodeTwoPartPrefix(control.length, bodyBytes), control]
@@ -200,7 +240,19 @@ class Client implements TcpRequestClient {
   }
 }
 
-class TargetError extends Error {}
+/** What a call has before it is sent. */
+interface NewCall {
+  /** Of the response stream. */
+  readonly subject: string
+  readonly control: Uint8Array
+  readonly listener: ResponseListener
+}
+
+function bytesOf(parts: readonly Uint8Array[]): number {
+  let bytes = 0
+  for (const part of parts) bytes += part.length
+  return bytes
+}
 
 class SizeError extends Error {
   readonly actual: number
@@ -211,6 +263,8 @@ class SizeError extends Error {
     this.limit = limit
   }
 }
+
+const tooLarge = (what: string, actual: number, limit: number): Failure => failureOfRequest(new SizeError(what, actual, limit))
 
 function failureOfRequest(error: unknown): Failure {
   const message = error instanceof Error ? error.message : String(error)

@@ -31,6 +31,17 @@ export function instancePath(endpoint: EndpointId, instanceId: bigint): string {
   return `${instanceId.toString(16)}/${escapeName(endpoint.namespace)}/${escapeName(endpoint.component)}/${escapeName(endpoint.endpoint)}`
 }
 
+/**
+ * The NATS subject of an endpoint of an instance, as its record has it.
+ *
+ * Errors: a name with space or wildcard, which no subject can have.
+ */
+export function natsSubject(endpoint: EndpointId, instanceId: bigint): string {
+  const subject = `${endpoint.namespace}_${endpoint.component}.${endpoint.endpoint}-${instanceId.toString(16)}`
+  if (/[\s*>]|\.\.|^\.|\.$/.test(subject)) throw new Error(`${formatEndpointId(endpoint)} cannot be served over NATS: names must be without space, * and >`)
+  return subject
+}
+
 function escapeName(name: string): string {
   return name.replaceAll('%', '%25').replaceAll('/', '%2F')
 }

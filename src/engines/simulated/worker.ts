@@ -112,6 +112,7 @@ class Worker implements SimulatedWorker {
     const { endpoint, codec = 'msgpack' } = this.#options
     const { discovery, server, eventPlane } = this.#parts
     this.#served = serveStream(server, endpoint, this.instanceId, (body, context) => this.#answer(body, context))
+    await this.#served.ready
     this.#metrics = await createKvMetricsPublisher(eventPlane, endpoint)
     if (this.#publishesEvents) await this.#startPublishers()
     const key = instanceKey(endpoint, this.instanceId)

@@ -1,0 +1,56 @@
+/** What the planes of a process count, shown at each scrape. */
+import type { MetricSet } from '../observability/metric-set.ts'
+import type { Planes } from './planes.ts'
+
+/** Registers the families; those of NATS are there once it is used. */
+export function showPlaneMetrics(set: MetricSet, { server, client, eventPlane, link }: Planes): void {
+  const inflight = set.gauge('dynamo_request_plane_inflight_requests', 'Requests sent to workers whose answer has not ended', {}).with()
+  const sent = set.counter('warmpath_request_plane_sent_total', 'Requests sent to workers', {}, ['transport'])
+  const tcpErrors = set.counter('warmpath_request_plane_refused_total', 'Requests that were not taken or not answered for', {}, ['side', 'reason'])
+  const tlsFailures = set.counter('warmpath_tls_handshake_failures_total', 'Connections to us that ended before TLS was established', {}, ['listener'])
+  const events = set.counter('warmpath_event_plane_messages_total', 'Event messages, by direction', {}, ['direction'])
+  const drops = set.counter('warmpath_event_plane_drops_total', 'Event messages that were dropped', {}, ['reason'])
+  const channels = set.gauge('warmpath_event_plane_subscriptions', 'Open subscriptions of events, by transport', {}, ['transport'])
+  const showNats = natsMetrics(set, link)
+  set.onScrape(() => {
+    const { calls, openCalls, poolFull, nats, handshakeFailures } = client.stats()
+    inflight.set(openCalls)
+    sent.with('nats').set(nats?.sent ?? 0)
+    sent.with('tcp').set(calls - (nats?.sent ?? 0))
+    tcpErrors.with('client', 'pool_full').set(poolFull + (nats?.full ?? 0))
+    tcpErrors.with('client', 'no_responders').set(nats?.noResponders ?? 0)
+    tcpErrors.with('client', 'nats_timeout').set(nats?.timeouts ?? 0)
+    tcpErrors.with('client', 'nats_lost').set(nats?.lost ?? 0)
+    const incoming = server.stats()
+    tcpErrors.with('server', 'unknown_endpoint').set(incoming.refusedUnknown)
+    tcpErrors.with('server', 'overloaded').set(incoming.refusedOverloaded)
+    tcpErrors.with('server', 'malformed').set(incoming.malformedFrames + incoming.unreadableRequests)
+    tcpErrors.with('server', 'dial_failed').set(incoming.dialFailures)
+    tlsFailures.with('response').set(handshakeFailures)
+    if (incoming.handshakeFailures !== undefined) tlsFailures.with('request').set(incoming.handshakeFailures)
+    const { stats } = eventPlane
+    events.with('received').set(stats.received)
+    events.with('published').set(stats.published)
+    for (const [reason, count] of Object.entries(stats.dropped)) drops.with(reason).set(count)
+    drops.with('publish').set(stats.publishDropped)
+    drops.with('duplicate').set(stats.duplicates)
+    channels.with('zmq').set(stats.subscriberSockets)
+    channels.with('nats').set(stats.natsSubscriptions)
+    showNats()
+  })
+}
+
+function natsMetrics(set: MetricSet, link: Planes['link']): () => void {
+  const connected = set.gauge('warmpath_nats_connected', '1 while connected to NATS; absent when NATS is not used', {})
+  const connects = set.counter('warmpath_nats_connects_total', 'Connections to NATS that were established', {})
+  const errors = set.counter('dynamo_transport_nats_errors_total', 'Failures of the NATS transport: connections lost or not established', {}, ['error_type'])
+  return () => {
+    const { stats } = link
+    if (stats.connects + stats.failedAttempts === 0) return
+    connected.with().set(link.connected ? 1 : 0)
+    connects.with().set(stats.connects)
+    errors.with('connect').set(stats.failedAttempts)
+    errors.with('disconnected').set(stats.disconnects)
+    errors.with('full').set(stats.full)
+  }
+}
