@@ -151,8 +151,8 @@ test('what is not built is refused, its default is accepted', async () => {
   const refused = [
     ['--serve-indexer'], ['--use-remote-indexer'], ['--router-replica-sync'], ['--router-durable-kv-events'], ['--router-queue-threshold', '0'],
     ['--router-queue-policy', 'wspt'], ['--shared-cache-type', 'hicache'],
-    ['--shared-cache-multiplier', '0.5'], ['--router-prefill-load-model', 'ais'], ['--router-prefill-load-model', 'aic'],
-    ['--ais-backend', 'vllm'], ['--aic-tp-size', '2'], ['--ais-perf-config', '{}'], 
+    ['--shared-cache-multiplier', '0.5'], 
+    ['--ais-backend', 'vllm'], ['--aic-tp-size', '2'], 
     ['--router-conditional-disagg'], ['--router-conditional-disagg-config', '{}'],
   ]
   for (const argv of refused) await refuses(argv, new RegExp(`^${argv[0]}.*: not available in this version \\(`))
@@ -207,6 +207,21 @@ test('ways of knowing caches that exclude each other are refused', async () => {
   await refuses(['--enable-session-prefix-index', '--no-router-kv-events'], /^--enable-session-prefix-index needs --router-kv-events/)
   const { warnings } = await parse([...target, '--enable-session-prefix-index'])
   assert.match(warnings.join(), /--enable-session-prefix-index.* no effect/)
+})
+
+test('the prefill load model: measured, or by a table of durations from a file', async () => {
+  const argv = [...target, '--router-prefill-load-model', 'aic', '--ais-perf-config', 'd.yaml']
+  const table = (text: string): Given => ({ files: { 'd.yaml': text } })
+  assert.equal((await parse(target)).prefillLoadModel, null)
+  assert.deepEqual((await parse([...target, '--router-prefill-load-model', 'measured'])).prefillLoadModel, { kind: 'measured' })
+  assert.deepEqual((await parse(argv, table('prefill_durations: [[100, 20.5], [1000, 150]]'))).prefillLoadModel,
+    { kind: 'table', points: [{ tokens: 100, ms: 20.5 }, { tokens: 1000, ms: 150 }] })
+  await refuses(['--router-prefill-load-model', 'ais'], /ais needs a table of durations in --ais-perf-config/)
+  await refuses(argv.slice(2), /prefill_durations is missing; give a list of pairs .*predictor are not read/, table('{"model": "x"}'))
+  await refuses(argv.slice(2), /entry 1: "x" is not valid/, table('prefill_durations: [[1, 1], x]'))
+  await refuses(argv.slice(2), /prefill_durations: entry 1: \[5, 1\] does not rise/, table('prefill_durations: [[9, 1], [5, 1]]'))
+  await refuses(['--ais-perf-config', 'd.yaml'], /^--ais-perf-config needs --router-prefill-load-model ais/, table(''))
+  await refuses(['--router-prefill-load-model', 'measured', '--no-router-track-prefill-tokens'], /needs --router-track-prefill-tokens/)
 })
 
 test('planes that are not built are refused by their variable', async () => {

@@ -13,6 +13,7 @@ import type { CommandName, CommandValues } from './table.ts'
 import { tables } from './table.ts'
 import { UsageError, editDistance } from './usage-error.ts'
 import { valueFromText, valueFromYaml } from './value.ts'
+import type { PrefillLoadModel } from '../router/contract.ts'
 import { readConfigFile } from './yaml-files.ts'
 import type { SelectionPolicies } from './worker-selection.ts'
 
@@ -29,6 +30,8 @@ export interface ParsedConfig<Command extends CommandName = CommandName> {
   readonly trackingKey: Uint8Array | null
   /** The selection policy of a pool by its role; null for commands that route nothing. */
   readonly selectionPolicies: SelectionPolicies | null
+  /** How prompt work decays; null: not. */
+  readonly prefillLoadModel: PrefillLoadModel | null
 }
 
 export type ParsedCommand<Command extends CommandName = CommandName> = ParsedConfig<Command> | { readonly kind: 'help' } | { readonly kind: 'version' }
@@ -58,7 +61,7 @@ export async function parseCommand<Command extends CommandName>(
   noteReplacedAndIdle(draft)
   return deepFreeze({
     kind: 'config', command, values: draft.values as CommandValues<Command>, sources: draft.sources, warnings: draft.warnings,
-    trackingKey: rules?.trackingKey ?? null, selectionPolicies: rules?.selectionPolicies ?? null,
+    trackingKey: rules?.trackingKey ?? null, selectionPolicies: rules?.selectionPolicies ?? null, prefillLoadModel: rules?.prefillLoadModel ?? null,
   })
 }
 

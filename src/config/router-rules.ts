@@ -1,9 +1,12 @@
 /** What holds between the router's options: presets, older options that map to others, the policy file, the tracking key. */
+import { checkDisagg } from './disagg-rules.ts'
 import { placeOf } from './draft.ts'
 import type { Draft, ReadFile } from './draft.ts'
 import { UsageError, shown } from './usage-error.ts'
 import { valueFromYaml } from './value.ts'
 import { readBytes, readPolicyFile } from './yaml-files.ts'
+import type { PrefillLoadModel } from '../router/contract.ts'
+import { readPrefillModel } from './prefill-model.ts'
 import { selectionPoliciesOf } from './worker-selection.ts'
 import type { SelectionPolicies } from './worker-selection.ts'
 import type { WorkerSelectionSettings } from '../scheduling/selection-policy.ts'
@@ -20,6 +23,7 @@ export interface RouterRulesOutcome {
   /** The tracking key, if one is asked for. */
   readonly trackingKey: Uint8Array | null
   readonly selectionPolicies: SelectionPolicies
+  readonly prefillLoadModel: PrefillLoadModel | null
 }
 
 /** Applies the rules in Dynamo's order. Errors: `UsageError`. */
@@ -32,7 +36,8 @@ export async function applyRouterRules(draft: Draft, readFile: ReadFile, needsTa
     throw new UsageError('--endpoint is missing; give the workers as namespace.component.endpoint, or set DYN_ROUTER_ENDPOINT')
   }
   checkTogether(draft)
-  return { selectionPolicies: selectionPoliciesOf(draft, workerSelection), trackingKey: readTrackingKey(draft, readFile) }
+  const prefillLoadModel = await readPrefillModel(draft, readFile)
+  return { prefillLoadModel, selectionPolicies: selectionPoliciesOf(draft, workerSelection), trackingKey: readTrackingKey(draft, readFile) }
 }
 
 const isExplicit = (draft: Draft, key: string): boolean => draft.sources[key]?.kind !== 'default'
@@ -87,6 +92,7 @@ function checkTogether(draft: Draft): void {
     throw new UsageError(`${placeOf(draft, 'trackOutputBlocks')} needs --router-track-active-blocks, which ${placeOf(draft, 'trackActiveBlocks')} turned off`)
   }
   checkCaches(draft)
+  checkDisagg(draft)
   checkName(draft, 'component')
   checkName(draft, 'namespace')
   checkName(draft, 'namespaceWorkerSuffix')

@@ -16,7 +16,7 @@ export interface CardFacts {
 }
 
 /** The values that a router is made from: of `warmpath router` or `warmpath frontend`. */
-export interface RouterConfig extends Pick<ParsedConfig, 'trackingKey' | 'selectionPolicies'> {
+export interface RouterConfig extends Pick<ParsedConfig, 'trackingKey' | 'selectionPolicies' | 'prefillLoadModel'> {
   readonly values: Pick<RouterValues, keyof RouterValues & keyof FrontendValues>
 }
 
@@ -46,6 +46,7 @@ export function routerSettingsOf(config: RouterConfig, facts: CardFacts): Router
     approximateCachePolicy: values.approximateCachePolicy === 'lru' ? 'lru' : 'ttl',
     maxTreeSize: values.maxTreeSize,
     pruneTargetRatio: values.pruneTargetRatio,
+    prefillLoadModel: config.prefillLoadModel,
     activeRequestExpirySeconds: values.activeRequestExpirySeconds,
     activeDecodeBlocksThreshold: values.activeDecodeBlocksThreshold,
     activePrefillTokensThreshold: values.activePrefillTokensThreshold,

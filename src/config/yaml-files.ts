@@ -77,7 +77,8 @@ function readRouterMapping(path: string, router: unknown, table: OptionTable, li
 const isMapping = (value: unknown): value is Record<string, unknown> =>
   typeof value === 'object' && value !== null && !Array.isArray(value)
 
-async function readMapping(path: string, option: string, readFile: ReadFile): Promise<Record<string, unknown>> {
+/** A YAML or JSON file that is a mapping. `option`: named in errors. Errors: `UsageError`. */
+export async function readMapping(path: string, option: string, readFile: ReadFile): Promise<Record<string, unknown>> {
   return (await readYaml(path, option, readFile)).document
 }
 

@@ -8,6 +8,8 @@ import { hashCount } from '../model/hash-list.ts'
 import type { HashList } from '../model/hash-list.ts'
 import type { RankSlot } from '../model/worker.ts'
 import { noBlock, PathTree } from './path-tree.ts'
+import { PrefillDecay } from './prefill-decay.ts'
+import type { PrefillDurations } from './prefill-durations.ts'
 import { grownFloat64, grownInt32, grownUint32 } from './typed-arrays.ts'
 
 /** Bounds of the tracking. */
@@ -18,6 +20,8 @@ export interface ActiveSequencesLimits {
   readonly bookingsMax?: number
   /** Prompt blocks of all ranks together; beyond them a booking counts its prefill and request only. Default 4,194,304. */
   readonly blocksMax?: number
+  /** Predicts how long prompts are computed, by which their tokens decay; left out: they stay until the prompt is done. */
+  readonly prefillDurations?: PrefillDurations
 }
 
 /** One request to book. */
@@ -60,7 +64,11 @@ export class ActiveSequences {
   #decayedWeight = new Float64Array(16)
   #nowMs = 0
   #nextScanMs = 0
-  /** Prefill tokens per rank slot. */
+  /** Null: prefill tokens do not decay. */
+  readonly #decay: PrefillDecay | null
+  /** Prefill tokens as booked per rank slot, where they decay. */
+  #bookedPrefill: Float64Array = new Float64Array(0)
+  /** Prefill tokens per rank slot; where they decay, as of the last `refresh`. */
   prefillTokens: Float64Array = new Float64Array(0)
   /** Live requests per rank slot. */
   requests: Uint32Array = new Uint32Array(0)
@@ -75,6 +83,7 @@ export class ActiveSequences {
     this.#expiryMs = limits.expiryMs
     this.#bookingsMax = limits.bookingsMax ?? 262_144
     this.#tree = new PathTree(limits.blocksMax ?? 4_194_304)
+    this.#decay = limits.prefillDurations === undefined ? null : new PrefillDecay(limits.prefillDurations)
   }
 
   get bookingCount(): number {
@@ -91,6 +100,7 @@ export class ActiveSequences {
     this.#tree.ensureSlots(count)
     if (count > this.requests.length) this.requests = grownUint32(this.requests, count)
     if (count > this.prefillTokens.length) this.prefillTokens = grownFloat64(this.prefillTokens, count)
+    if (this.#decay !== null && count > this.#bookedPrefill.length) this.#bookedPrefill = grownFloat64(this.#bookedPrefill, count)
   }
 
   /** Decode load of a rank in blocks: the sum of weights, rounded half away from zero. */
@@ -142,8 +152,9 @@ export class ActiveSequences {
     this.#decayedWeight[booking] = 0
     this.#bookingById.set(request.requestId, booking)
     this.requests[slot]! += 1
-    this.prefillTokens[slot]! += request.prefillTokens
     if (nowMs > this.#nowMs) this.#nowMs = nowMs
+    this.#changePrefill(slot, request.prefillTokens)
+    if (request.prefillTokens > 0) this.#decay?.begin(request.requestId, slot, request.prefillTokens, this.#nowMs)
     return 'booked'
   }
 
@@ -152,9 +163,36 @@ export class ActiveSequences {
     const booking = this.#bookingById.get(requestId)
     if (booking === undefined) return false
     this.#lastSeenMs[booking] = this.#nowMs
-    this.prefillTokens[this.#slot[booking]!]! -= this.#prefill[booking]!
+    this.#decay?.end(requestId, true, this.#nowMs)
+    this.#changePrefill(this.#slot[booking]!, -this.#prefill[booking]!)
     this.#prefill[booking] = 0
     return true
+  }
+
+  /** Whether prefill tokens decay: then `refresh` before they are read. */
+  get decaysPrefill(): boolean {
+    return this.#decay !== null
+  }
+
+  /** Sets the time, and with it the prefill tokens of ranks where they decay. Cost: linear in the ranks; nothing without decay. */
+  refresh(nowMs: number): void {
+    if (this.#decay === null) return
+    if (nowMs > this.#nowMs) this.#nowMs = nowMs
+    for (let slot = 0; slot < this.#bookedPrefill.length; slot++) this.#settlePrefill(slot, this.#decay)
+  }
+
+  #changePrefill(slot: RankSlot, tokens: number): void {
+    if (this.#decay === null) {
+      this.prefillTokens[slot]! += tokens
+      return
+    }
+    this.#bookedPrefill[slot]! += tokens
+    this.#settlePrefill(slot, this.#decay)
+  }
+
+  #settlePrefill(slot: RankSlot, decay: PrefillDecay): void {
+    const booked = this.#bookedPrefill[slot]!
+    this.prefillTokens[slot] = booked > 0 ? decay.remaining(slot, booked, this.#nowMs) : 0
   }
 
   /** A sign of life, as of the time given to `add` or `expire` last. Unknown ids: false. */
@@ -208,6 +246,7 @@ export class ActiveSequences {
       this.#drop(booking)
       dropped += 1
     }
+    this.#decay?.dropSlot(slot)
     return dropped
   }
 
@@ -252,7 +291,8 @@ export class ActiveSequences {
   #drop(booking: number): void {
     const slot = this.#slot[booking]!
     const weights = this.#tree.weights
-    this.prefillTokens[slot]! -= this.#prefill[booking]!
+    this.#decay?.end(this.#ids[booking]!, false, this.#nowMs)
+    this.#changePrefill(slot, -this.#prefill[booking]!)
     weights[slot]! -= this.#decayedOutputs[booking]! * this.#decayedWeight[booking]!
     weights[slot]! -= this.#freshOutputs[booking]!
     this.#tree.release(slot, this.#tail[booking]!)

@@ -1,6 +1,7 @@
 /** The router's heart as the services see it. `KvRouter` (kv-router.ts) implements it. */
 import type { Decision, OnDecided, Parked, Refusal } from '../model/decision.ts'
 import type { OverloadThresholds } from '../load/overload-monitor.ts'
+import type { DurationPoint } from '../load/prefill-durations.ts'
 import type { HashList } from '../model/hash-list.ts'
 import type { ApplyStatus, RouterEvent, StorageTier } from '../model/kv-event.ts'
 import type { RouterConfigOverride, RoutingRequest } from '../model/routing-request.ts'
@@ -42,6 +43,8 @@ export interface RouterSettings {
   readonly maxTreeSize: number | null
   /** Share of `maxTreeSize` that pruning leaves. */
   readonly pruneTargetRatio: number
+  /** How prompt work decays while it is done; null: it counts whole until it is done. */
+  readonly prefillLoadModel: PrefillLoadModel | null
   /** A booking without a sign of life for this long is dropped. */
   readonly activeRequestExpirySeconds: number
   /** Busy thresholds; null = off. Source: router-algorithm 9.6. */
@@ -51,6 +54,9 @@ export interface RouterSettings {
   /** How requests wait while every worker is busy; left out: they do not. */
   readonly queue?: QueueSettings
 }
+
+/** Where expected durations of prompts come from: a table, or what was measured. */
+export type PrefillLoadModel = { readonly kind: 'measured' } | { readonly kind: 'table'; readonly points: readonly DurationPoint[] }
 
 export type TrackingHashSettings =
   | { readonly mode: 'public-xxh3-v1' }

@@ -7,6 +7,8 @@
 import type { OverlapScores } from '../index/contract.ts'
 import { createOverlapScores } from '../index/overlap-scores.ts'
 import { ActiveSequences } from '../load/active-sequences.ts'
+import { MeasuredDurations, TableDurations } from '../load/prefill-durations.ts'
+import type { PrefillDurations } from '../load/prefill-durations.ts'
 import type { OverloadThresholds } from '../load/overload-monitor.ts'
 import type { Decision, DecisionExplanation, OnDecided, Parked, Refusal } from '../model/decision.ts'
 import type { ApplyStatus, RouterEvent } from '../model/kv-event.ts'
@@ -71,7 +73,10 @@ export class KvRouter implements Router {
     this.settings = settings
     this.#ports = ports
     this.#index = new PoolIndex(settings)
-    this.#loads = new ActiveSequences({ expiryMs: 1000 * settings.activeRequestExpirySeconds })
+    const prefillDurations = durationsOf(settings)
+    this.#loads = new ActiveSequences({
+      expiryMs: 1000 * settings.activeRequestExpirySeconds, ...(prefillDurations === null ? {} : { prefillDurations }),
+    })
     this.#overload = new OverloadWatch(this.#loads, {
       decodeBlocks: settings.activeDecodeBlocksThreshold,
       prefillTokens: settings.activePrefillTokensThreshold,
@@ -248,12 +253,18 @@ export class KvRouter implements Router {
     return decision
   }
 
+  /** Prompt work as of now, where it decays. */
+  #refreshLoads(): void {
+    if (this.#loads.decaysPrefill) this.#loads.refresh(this.#ports.clock.nowMs())
+  }
+
   #byMode(row: number, book: boolean): number {
     return this.#mode?.choose(this.#selection.table, this.#ports.random, (slot) => this.#directory.ownerOf(slot).description.isCpu === true, book) ?? row
   }
 
   #collect(request: RoutingRequest): Refusal | null {
     this.#generation += 1
+    this.#refreshLoads()
     if (request.pin !== undefined) return this.#collectPinned(request)
     const refused = this.#collectFrom(preferringOthers(request))
     return refused !== null && isAvoiding(request) ? this.#collectFrom(request) : refused
@@ -370,6 +381,7 @@ export class KvRouter implements Router {
   prefillCompleted(requestId: string): boolean {
     const slot = this.#loads.slotOf(requestId)
     if (slot < 0) return false
+    this.#refreshLoads()
     this.#loads.prefillCompleted(requestId)
     this.#overload.observe(slot)
     this.#admission?.recheck()
@@ -441,6 +453,7 @@ export class KvRouter implements Router {
   }
 
   loads(): readonly LoadRow[] {
+    this.#refreshLoads()
     return this.#mapRanks((slot, workerId, dpRank): LoadRow => ({
       workerId, dpRank,
       activePrefillTokens: this.#loads.prefillTokens[slot]!,
@@ -498,3 +511,9 @@ const costWeightsOf = (settings: RouterSettings): CostWeights => ({
   hostCacheHitWeight: settings.hostCacheHitWeight,
   diskCacheHitWeight: settings.diskCacheHitWeight,
 })
+
+/** Null: prompt work counts until it is done. */
+function durationsOf({ prefillLoadModel }: RouterSettings): PrefillDurations | null {
+  if (prefillLoadModel === null) return null
+  return prefillLoadModel.kind === 'measured' ? new MeasuredDurations() : new TableDurations(prefillLoadModel.points)
+}

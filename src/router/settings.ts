@@ -24,6 +24,7 @@ export const defaultRouterSettings: RouterSettings = {
   approximateCachePolicy: 'ttl',
   maxTreeSize: null,
   pruneTargetRatio: 0.8,
+  prefillLoadModel: null,
   activeRequestExpirySeconds: 300,
   activeDecodeBlocksThreshold: null,
   activePrefillTokensThreshold: null,

@@ -61,15 +61,13 @@ export const selectionOptions = {
     section: state, noEffect: 'no decision and no answer reads that index, in Dynamo neither', help: 'Accepted for compatibility. Needs --router-kv-events.',
   }),
   prefillLoadModel: textOption('none', {
-    name: 'router-prefill-load-model', env: ['DYN_ROUTER_PREFILL_LOAD_MODEL'], choices: ['none', 'ais'], choiceAliases: { aic: 'ais' },
+    name: 'router-prefill-load-model', env: ['DYN_ROUTER_PREFILL_LOAD_MODEL'], choices: ['none', 'ais', 'measured'], choiceAliases: { aic: 'ais' },
     policyName: 'router_prefill_load_model', section: state,
-    unavailable: { why: 'prompt work is counted in tokens, without a performance model', mend: 'leave it out or give none' },
-    help: 'Model that predicts how prompt work shrinks over time.',
+    help: 'How prompt work shrinks while it is done: not, by a table of durations (ais, needs --ais-perf-config), or by what was measured per worker.',
   }),
   aisPerfConfig: maybePath({
     name: 'ais-perf-config', env: ['DYN_AIS_PERF_CONFIG'], since: 'Dynamo 1.6', section: state,
-    unavailable: { why: 'prompt work is counted in tokens, without a performance model', mend: 'leave it out' },
-    help: 'Performance model: perf-config.',
+    help: 'File with durations of prompts for --router-prefill-load-model ais: YAML or JSON with prefill_durations, pairs of tokens and milliseconds.',
   }),
   aisBackend: aisText('backend'),
   aisSystem: aisText('system'),
