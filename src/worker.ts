@@ -1,25 +1,35 @@
 /**
- * `warmpath/worker`: what a TypeScript program needs to be a Dynamo worker, or to call one.
+ * `warmpath/worker`: a TypeScript program as a Dynamo worker, or as a caller of workers, in the manner of Dynamo's Python runtime.
  *
- * The program makes and starts discovery, request plane and event plane, serves, and only then publishes its records.
+ * `createRuntime`, `runtime.endpoint(...)`, `endpoint.serveEndpoint(handler)`, `registerModel({...})`; `endpoint.client()` to call.
  */
-export { serveStream, callStream } from './dynamo/endpoint.ts'
-export type { RequestContext, StreamHandler, ItemForm, CallOptions } from './dynamo/endpoint.ts'
-export { createDiscovery } from './dynamo/discovery/create-discovery.ts'
-export { discoveryOptionsFromEnv } from './dynamo/discovery/discovery-options.ts'
-export type { DiscoveryOptions, DiscoveryBackendOptions } from './dynamo/discovery/discovery-options.ts'
-export { createTcpRequestServer } from './dynamo/request-plane/tcp-server.ts'
-export { createTcpRequestClient } from './dynamo/request-plane/tcp-client.ts'
-export { createZmqEventPlane } from './dynamo/event-plane/zmq-event-plane.ts'
-export { InstanceDirectory } from './dynamo/instances/instance-directory.ts'
-export { instanceKey } from './dynamo/discovery/store-key.ts'
-export { encodeInstanceRecord, decodeInstanceRecord } from './dynamo/wire/instance-record.ts'
-export { createKvEventPublisher } from './dynamo/kv-state/kv-event-publisher.ts'
-export type { KvEventPublisher, KvEventPublisherParts } from './dynamo/kv-state/kv-event-publisher.ts'
-export { createKvMetricsPublisher } from './dynamo/kv-state/kv-metrics-publisher.ts'
-export { RawEventNormaliser } from './kv-events/raw-event-normaliser.ts'
-export { PublisherPipeline } from './kv-events/publisher-pipeline.ts'
-export type { RawEvent, RawEventBatch } from './kv-events/raw-event.ts'
+export { createRuntime, DistributedRuntime } from './worker/runtime.ts'
+export type { RuntimeSettings, ShutdownLimits } from './worker/runtime.ts'
+export type { RuntimeOptions, RuntimeParts } from './worker/runtime-parts.ts'
+export { Endpoint } from './worker/endpoint.ts'
+export type { ServeOptions } from './worker/endpoint.ts'
+export type { RequestHandler } from './worker/served-endpoint.ts'
+export { Context } from './worker/context.ts'
+export type { ContextOptions } from './worker/context.ts'
+export { Client, ResponseStream } from './worker/client.ts'
+export type { AnnotatedItem, CallOptions, WaitOptions } from './worker/client.ts'
+export { registerModel, unregisterModel, updateModelTaints } from './worker/register-model.ts'
+export type { ModelRegistration } from './worker/register-model.ts'
+export type { ModelDescription } from './worker/model-card.ts'
+export type { ModelRuntimeConfig } from './worker/runtime-config.ts'
+export { ModelInput, ModelType, WorkerType } from './worker/model-kinds.ts'
+export { KvEventPublisher } from './worker/kv-event-publisher.ts'
+export type { BlockHashes, KvEventInput, KvEventPublisherOptions, KvPublisherStats, StoredEvent } from './worker/kv-event-publisher.ts'
+export { WorkerMetricsPublisher } from './worker/worker-metrics-publisher.ts'
+export type { WorkerLoad } from './worker/worker-metrics-publisher.ts'
+export { FirstTokenSource } from './worker/first-token-source.ts'
+export {
+  ArgumentError, CannotConnect, Cancelled, ConnectionTimeout, Disconnected, DynamoError, EngineShutdown, HttpError, InvalidArgument, StreamIncomplete, Unknown,
+  WorkerUnavailable,
+} from './worker/errors.ts'
+export type { PreprocessedRequest, LlmEngineOutput } from './worker/engine-messages.ts'
+export type { WireObject, WireValue } from './dynamo/wire/body.ts'
+export { MemoryDiscovery, MemoryStore } from './dynamo/discovery/memory-discovery.ts'
 export { startSimulatedWorker } from './engines/simulated/worker.ts'
 export type { SimulatedWorker, SimulatedWorkerOptions, SimulatedWorkerParts } from './engines/simulated/worker.ts'
 export { engineSettings, engineDefaults } from './engines/simulated/settings.ts'

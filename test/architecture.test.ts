@@ -22,7 +22,7 @@ const rooms: Readonly<Record<string, readonly string[]>> = {
   'system-ports': ['ports', 'node'],
   dynamo: ['model', 'ports', 'msgpack', 'hashing', 'kv-events', 'index', 'router', 'node', 'lossless-json', 'etcd3', 'zeromq', '@nats-io/transport-node', '@noble/hashes'],
   // The raw engines' codec and the simulated engine; the worker wrapper below composes Dynamo parts.
-  engines: ['model', 'ports', 'msgpack', 'hashing', 'kv-events', 'index', 'node', 'dynamo', 'worker', '@noble/hashes'],
+  engines: ['model', 'ports', 'msgpack', 'hashing', 'kv-events', 'index', 'node', 'dynamo', 'system-ports', 'worker', '@noble/hashes'],
   // The worker SDK: makes its planes as the commands do. Of the engines it knows the codec of their event sockets, no more.
   worker: ['cli/planes', 'model', 'ports', 'system-ports', 'kv-events', 'engines/raw-kv-events', 'dynamo', 'observability', 'config', 'node', 'zeromq', '@noble/hashes'],
   http: ['model', 'ports', 'msgpack', 'node', 'dynamo', 'lossless-json'],

@@ -1,14 +1,11 @@
 /** What a runtime is made of, from Dynamo's environment variables: the same table as the command line reads. */
 import { readFileSync } from 'node:fs'
+import { createPlanes } from '../cli/planes.ts'
 import { parseCommand } from '../config/parse-command.ts'
 import type { WorkerValues } from '../config/table.ts'
 import { UsageError } from '../config/usage-error.ts'
 import { createDiscovery } from '../dynamo/discovery/create-discovery.ts'
 import { DiscoveryOptionError, discoveryOptionsFromEnv } from '../dynamo/discovery/discovery-options.ts'
-import { createZmqEventPlane } from '../dynamo/event-plane/zmq-event-plane.ts'
-import { chooseBindHost } from '../dynamo/request-plane/bind-host.ts'
-import { createTcpRequestClient } from '../dynamo/request-plane/tcp-client.ts'
-import { createTcpRequestServer } from '../dynamo/request-plane/tcp-server.ts'
 import { createLog } from '../observability/log.ts'
 import type { Clock, Discovery, EventPlane, Log, Random, RequestPlaneClient, RequestPlaneServer } from '../ports.ts'
 import { systemClock, systemRandom } from '../system-ports.ts'
@@ -82,30 +79,27 @@ export async function buildParts(values: WorkerValues, env: Environment, options
   const log = options.log ?? (own as Log)
   const [clock, random, signal] = [systemClock(), systemRandom(), options.signal ?? new AbortController().signal]
   const discovery = options.discovery ?? createDiscovery({ ...discoveryOptions(env), clock, log })
-  const server = createTcpRequestServer({ clock, log, host: values.tcpRpcHost ?? undefined, port: values.tcpRpcPort, frameBytesMax: values.tcpMaxMessageSize })
-  const eventPlane = createZmqEventPlane({ discovery, clock, log, random, host: chooseBindHost(values.eventPlaneHost ?? undefined).advertise, ioThreads: 1 })
-  const closing: (() => Promise<void> | void)[] = [() => own?.flush(), () => discovery.close(2000), () => server.close(), () => eventPlane.close()]
+  const { server, client, eventPlane, ...planes } = await createPlanes({ ...values, zmqIoThreads: 1 }, { discovery, clock, random, log })
+  const closing: (() => Promise<void> | void)[] = [() => own?.flush(), () => planes.close(), () => discovery.close(2000), () => server.close(), () => eventPlane.close()]
+  // Timers of the parts do not keep the process; while it waits, for NATS say, nothing else would.
+  const keepAlive = setInterval(() => {}, 2 ** 30)
+  closing.push(() => clearInterval(keepAlive))
   const close = async (): Promise<void> => {
     for (const step of closing.splice(0).reverse()) await step()
   }
   try {
-    await Promise.all([discovery.start(signal), server.start(signal)])
+    await Promise.all([discovery.start(signal), planes.start(signal), server.start(signal)])
   } catch (error) {
     await close()
     throw error
   }
-  let client: Promise<RequestPlaneClient> | null = null
+  let started: Promise<RequestPlaneClient> | null = null
   const startClient = async (): Promise<RequestPlaneClient> => {
-    const made = createTcpRequestClient({
-      clock, log, host: values.tcpResponseStreamHost ?? undefined, port: values.tcpResponseStreamPort, backlog: values.tcpListenBacklog,
-      ackTimeoutMs: values.tcpRequestTimeoutSeconds * 1000, connectTimeoutMs: values.tcpConnectTimeoutSeconds * 1000,
-      idleTimeoutMs: values.tcpHostIdleTtlSeconds * 1000, requestBytesMax: values.tcpMaxMessageSize,
-    })
-    closing.push(() => made.close())
-    await made.start(signal)
-    return made
+    closing.push(() => client.close())
+    await client.start(signal)
+    return client
   }
-  return { parts: { discovery, server, eventPlane, clock, random, log, client: () => (client ??= startClient()) }, close }
+  return { parts: { discovery, server, eventPlane, clock, random, log, client: () => (started ??= startClient()) }, close }
 }
 
 function discoveryOptions(env: Environment): ReturnType<typeof discoveryOptionsFromEnv> {

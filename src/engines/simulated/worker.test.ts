@@ -16,7 +16,8 @@ import { FailureError } from '../../model/failure.ts'
 import type { InstanceRecord, Json, JsonObject, Log } from '../../ports.ts'
 import { systemClock, systemRandom } from '../../system-ports.ts'
 import { fixturePath } from '../../../test/repo-root.ts'
-import { simulatedCard } from './model-card.ts'
+import { modelCard } from '../../worker/model-card.ts'
+import { simulatedModel, type SimulatedRole } from './model-card.ts'
 import { readModelFiles } from '../../worker/model-files.ts'
 import { engineSettings, type EngineSettings } from './settings.ts'
 import { startSimulatedWorker, type SimulatedWorker, type SimulatedWorkerOptions } from './worker.ts'
@@ -208,15 +209,18 @@ test('what the prefill endpoint hands over may be any value', async () => {
   await decode.worker.drain({ graceMs: 0, timeoutMs: 0 })
 })
 
-test('the card has the shape of a real worker\'s', () => {
+test('the card has the shape of a real worker\'s', async () => {
   const rows = JSON.parse(readFileSync(fixturePath('wire', 'file-store-snapshot.json'), 'utf8')) as { file: string; content: string }[]
   const real = (JSON.parse(rows.find((row) => row.file.startsWith('v1/mdc/'))?.content ?? '{}') as { card_json: Record<string, JsonObject> }).card_json
-  const files = { folder: '/m', sections: { model_info: null, tokenizer: null, prompt_formatter: null, gen_config: null }, contextLengthMax: null, vocabularySize: null }
-  const own = simulatedCard({ modelName: 'tiny', role: 'aggregated', settings: engineSettings({}), kvEvents: true, files }) as Record<string, JsonObject>
-  assert.deepEqual(Object.keys(own).sort(), Object.keys(real).sort())
-  assert.deepEqual(Object.keys(own['runtime_config'] ?? {}).sort(), Object.keys(real['runtime_config'] ?? {}).sort())
-  const [prefill, decode] = (['prefill', 'decode'] as const).map((role) => simulatedCard({ modelName: 'tiny', role, settings: engineSettings({}), kvEvents: false, files: null }))
-  assert.deepEqual([prefill?.['worker_type'], prefill?.['model_type'], decode?.['needs']], ['prefill', 'Prefill', [['prefill']]])
+  const card = (role: SimulatedRole, kvEvents: boolean) => modelCard(simulatedModel({ modelName: 'tiny', role, settings: engineSettings({}), kvEvents, files: null })) as Promise<Record<string, JsonObject>>
+  const own = await card('aggregated', true)
+  const missing = Object.keys(real).filter((name) => own[name] === undefined)
+  assert.deepEqual(missing, ['prompt_formatter', 'gen_config', 'architectural_max_context_length'], 'without files')
+  assert.deepEqual(Object.keys(own).filter((name) => real[name] === undefined), [])
+  assert.deepEqual(Object.keys(real['runtime_config'] ?? {}).filter((name) => !(name in (own['runtime_config'] ?? {}))), ['runtime_data'], 'left out when empty')
+  assert.deepEqual(Object.keys(own['runtime_config'] ?? {}).filter((name) => !(name in (real['runtime_config'] ?? {}))), [])
+  const [prefill, decode] = await Promise.all([card('prefill', false), card('decode', false)])
+  assert.deepEqual([prefill['worker_type'], prefill['model_type'], decode['needs']], ['prefill', 'Prefill', [['prefill']]])
 })
 
 test('model files are named with size and BLAKE3 checksum', async () => {

@@ -1,21 +1,19 @@
 /**
- * A simulated engine as a Dynamo worker: endpoint, model card, KV events with recovery, load reports.
+ * A simulated engine as a Dynamo worker: endpoint, model card, KV events with recovery, load reports. Built on the worker SDK.
  *
- * Start: handler, publishers, card, and last the instance record that callers find. Drain: the reverse.
+ * Start: publishers, card, and last the endpoint that callers find.
  */
-import { serveStream, type RequestContext } from '../../dynamo/endpoint.ts'
-import { instanceKey } from '../../dynamo/discovery/store-key.ts'
-import { createKvEventPublisher, type KvEventPublisher } from '../../dynamo/kv-state/kv-event-publisher.ts'
-import { createKvMetricsPublisher, type KvMetricsPublisher } from '../../dynamo/kv-state/kv-metrics-publisher.ts'
-import { encodeInstanceRecord } from '../../dynamo/wire/instance-record.ts'
-import { PublisherPipeline } from '../../kv-events/publisher-pipeline.ts'
-import { RawEventNormaliser } from '../../kv-events/raw-event-normaliser.ts'
-import type { RawEvent } from '../../kv-events/raw-event.ts'
-import { FailureError } from '../../model/failure.ts'
-import type { Clock, Codec, Discovery, EndpointId, EventPlane, JsonObject, Log, RequestPlaneClient, RequestPlaneServer, ServedEndpoint, TimerHandle } from '../../ports.ts'
-import { SimulatedEngine } from './engine.ts'
-import { cardRecord, simulatedCard, type SimulatedRole } from './model-card.ts'
+import type { Clock, Codec, Discovery, EndpointId, EventPlane, JsonObject, Log, RequestPlaneClient, RequestPlaneServer, TimerHandle } from '../../ports.ts'
+import { systemRandom } from '../../system-ports.ts'
+import type { Context } from '../../worker/context.ts'
+import type { HealthCheckSettings } from '../../worker/health-probe.ts'
+import { KvEventPublisher } from '../../worker/kv-event-publisher.ts'
 import type { ModelFiles } from '../../worker/model-files.ts'
+import { registerModel } from '../../worker/register-model.ts'
+import { DistributedRuntime } from '../../worker/runtime.ts'
+import { WorkerMetricsPublisher } from '../../worker/worker-metrics-publisher.ts'
+import { SimulatedEngine } from './engine.ts'
+import { simulatedModel, type SimulatedRole } from './model-card.ts'
 import type { EngineOutput } from './output-queue.ts'
 import { PrefillHop } from './prefill-hop.ts'
 import { bodyObject, engineRequest, outputMap, type BodyObject, type BodyValue } from './preprocessed-request.ts'
@@ -45,6 +43,8 @@ export interface SimulatedWorkerOptions {
   readonly prefillRouter?: EndpointId | null
   /** Codec that callers are told to use. Default msgpack. */
   readonly codec?: Codec
+  /** Left out: the engine is not probed. */
+  readonly healthCheck?: HealthCheckSettings | null
 }
 
 export interface SimulatedWorker {
@@ -52,13 +52,14 @@ export interface SimulatedWorker {
   readonly engine: SimulatedEngine
   /** Requests whose stream has not ended. */
   readonly inflight: number
+  /** What it is built on: its health, its metrics. */
+  readonly runtime: DistributedRuntime
   /** Removes the records; after `graceMs` refuses new requests; streams may finish within `timeoutMs`, then they are aborted. */
   drain(limits: { readonly graceMs: number; readonly timeoutMs: number }): Promise<void>
 }
 
-/** How often loads are looked at, and how often they are told although nothing changed. Units: ms. */
+/** How often loads are looked at. Units: ms. */
 const loadEveryMs = 100
-const loadRepeatMs = 2000
 
 /** Starts a worker; resolves when its record is published. Errors: of discovery and event plane; nothing stays registered then. */
 export async function startSimulatedWorker(options: SimulatedWorkerOptions, parts: SimulatedWorkerParts): Promise<SimulatedWorker> {
@@ -72,92 +73,70 @@ export async function startSimulatedWorker(options: SimulatedWorkerOptions, part
   return worker
 }
 
+/** A prompt that no engine refuses. */
+const probe: JsonObject = { token_ids: [1], stop_conditions: { max_tokens: 1 } }
+
 class Worker implements SimulatedWorker {
   readonly instanceId: bigint
   readonly engine: SimulatedEngine
+  readonly runtime: DistributedRuntime
   readonly #options: SimulatedWorkerOptions
-  readonly #parts: SimulatedWorkerParts
+  readonly #clock: Clock
   readonly #publishesEvents: boolean
-  readonly #hop: PrefillHop | null
-  readonly #ranks = new Map<number, RankPublisher>()
-  readonly #open = new Set<AbortController>()
-  #served: ServedEndpoint | null = null
-  #metrics: KvMetricsPublisher | null = null
+  readonly #ranks = new Map<number, KvEventPublisher>()
+  readonly #metrics = new WorkerMetricsPublisher()
+  #hop: PrefillHop | null = null
   #timer: TimerHandle | null = null
-  #onIdle: (() => void) | null = null
-  readonly #toldBlocks = new Map<number, number>()
-  #toldAtMs = 0
-  #draining: Promise<void> | null = null
 
   constructor(options: SimulatedWorkerOptions, parts: SimulatedWorkerParts) {
-    const { settings, prefillRouter } = options
+    const { settings, prefillRouter = null } = options
+    const { client } = parts
+    if (prefillRouter !== null && client === undefined) throw new Error('a prefill router needs a request plane client')
     this.#options = options
-    this.#parts = parts
-    this.instanceId = parts.discovery.instanceId
-    this.#publishesEvents = options.kvEvents && options.role !== 'decode' && (prefillRouter ?? null) === null
+    this.#clock = parts.clock
+    this.runtime = new DistributedRuntime(
+      { ...parts, random: systemRandom(), client: client === undefined ? null : () => Promise.resolve(client) },
+      { codec: options.codec ?? 'msgpack', graceMs: 0, timeoutMs: 0, inhibitedMs: 0, healthCheck: options.healthCheck ?? null },
+    )
+    this.instanceId = this.runtime.instanceId
+    this.#publishesEvents = options.kvEvents && options.role !== 'decode' && prefillRouter === null
     this.engine = new SimulatedEngine(settings, {
       clock: parts.clock,
-      ...(this.#publishesEvents ? { events: (dpRank, events) => this.#ranks.get(dpRank)?.take(events) } : {}),
+      ...(this.#publishesEvents ? { events: (dpRank, events) => this.#ranks.get(dpRank)?.publishRaw(events) } : {}),
     })
-    if (prefillRouter === undefined || prefillRouter === null) this.#hop = null
-    else if (parts.client === undefined) throw new Error('a prefill router needs a request plane client')
-    else this.#hop = new PrefillHop({ ...parts, client: parts.client, endpoint: prefillRouter })
   }
 
   get inflight(): number {
-    return this.#open.size
+    return this.runtime.inflight
   }
 
   async start(): Promise<void> {
-    const { endpoint, codec = 'msgpack' } = this.#options
-    const { discovery, server, eventPlane } = this.#parts
-    this.#served = serveStream(server, endpoint, this.instanceId, (body, context) => this.#answer(body, context))
-    await this.#served.ready
-    this.#metrics = await createKvMetricsPublisher(eventPlane, endpoint)
-    if (this.#publishesEvents) await this.#startPublishers()
-    const key = instanceKey(endpoint, this.instanceId)
-    await discovery.put('v1/mdc', key, cardRecord(endpoint, this.instanceId, this.#card()))
-    await discovery.put('v1/instances', key, encodeInstanceRecord({ ...endpoint, instanceId: this.instanceId, transport: this.#served.transport, codec, deviceType: 'cpu' }))
+    const { endpoint: id, modelName, role, settings, files = null, prefillRouter = null } = this.#options
+    const endpoint = this.runtime.endpoint(id)
+    if (prefillRouter !== null) this.#hop = new PrefillHop(await this.runtime.endpoint(prefillRouter).client(), this.runtime)
+    await this.#metrics.createEndpoint(endpoint)
+    if (this.#publishesEvents) {
+      for (let dpRank = settings.dpStart; dpRank < settings.dpStart + settings.dpSize; dpRank += 1) {
+        this.#ranks.set(dpRank, await KvEventPublisher.create({ endpoint, kvBlockSize: settings.blockSize, dpRank }))
+      }
+    }
+    const shownRole = prefillRouter === null ? role : 'aggregated'
+    await registerModel({ ...simulatedModel({ modelName, role: shownRole, settings, kvEvents: this.#publishesEvents, files }), endpoint })
+    const served = endpoint.serveEndpoint((body: BodyValue, context) => this.#answer(body, context), { healthCheckPayload: probe })
+    await Promise.race([endpoint.registered(), served])
     this.#reportLoads()
   }
 
-  drain(limits: { readonly graceMs: number; readonly timeoutMs: number }): Promise<void> {
-    this.#draining ??= this.#drain(limits)
-    return this.#draining
+  async drain(limits: { readonly graceMs: number; readonly timeoutMs: number }): Promise<void> {
+    await this.runtime.shutdown(limits)
+    this.#timer?.cancel()
+    this.engine.close()
   }
 
-  #card(): JsonObject {
-    const { modelName, role, settings, files, prefillRouter } = this.#options
-    const shownRole = prefillRouter === undefined || prefillRouter === null ? role : 'aggregated'
-    return simulatedCard({ modelName, role: shownRole, settings, kvEvents: this.#publishesEvents, files: files ?? null })
-  }
-
-  async #startPublishers(): Promise<void> {
-    const { endpoint, settings, codec = 'msgpack' } = this.#options
-    const { eventPlane, discovery, log, server } = this.#parts
-    for (let dpRank = settings.dpStart; dpRank < settings.dpStart + settings.dpSize; dpRank += 1) {
-      const rank = { workerId: this.instanceId, dpRank }
-      const publisher = await createKvEventPublisher({ plane: eventPlane, discovery, log, endpoint, rank, server, codec })
-      this.#ranks.set(dpRank, new RankPublisher(this.instanceId, dpRank, settings.blockSize, publisher))
-    }
-  }
-
-  async *#answer(value: BodyValue, context: RequestContext): AsyncGenerator<JsonObject, void, undefined> {
-    const controller = new AbortController()
-    const abort = (): void => controller.abort()
-    context.signal.addEventListener('abort', abort, { once: true })
-    if (context.signal.aborted) abort()
-    this.#open.add(controller)
-    try {
-      const received = bodyObject(value)
-      const body = this.#hop === null || received['prefill_result'] !== undefined ? received : await this.#hop.prefill(received, context)
-      for await (const output of this.engine.generate(engineRequest(context.id, body), controller.signal)) yield this.#output(output, body)
-      if (controller.signal.aborted && !context.signal.aborted) throw new FailureError({ class: 'Unavailable', reason: 'backend.engine_shutdown', message: 'the worker is going down' })
-    } finally {
-      context.signal.removeEventListener('abort', abort)
-      this.#open.delete(controller)
-      if (this.#open.size === 0) this.#onIdle?.()
-    }
+  async *#answer(value: BodyValue, context: Context): AsyncGenerator<JsonObject, void, undefined> {
+    const received = bodyObject(value)
+    const body = this.#hop === null || received['prefill_result'] !== undefined ? received : await this.#hop.prefill(received, context)
+    for await (const output of this.engine.generate(engineRequest(context.id, body), context.signal)) yield this.#output(output, body)
   }
 
   #output(output: EngineOutput, body: BodyObject): JsonObject {
@@ -183,65 +162,9 @@ class Worker implements SimulatedWorker {
     }
   }
 
-  /** Tells routers how many blocks are in use, when that changed and now and then for those that came later. */
   #reportLoads(): void {
-    const nowMs = this.#parts.clock.nowMs()
-    const repeat = nowMs - this.#toldAtMs >= loadRepeatMs
-    if (repeat) this.#toldAtMs = nowMs
-    for (const { dpRank, usedBlocks } of this.engine.loads) {
-      if (!repeat && this.#toldBlocks.get(dpRank) === usedBlocks) continue
-      this.#toldBlocks.set(dpRank, usedBlocks)
-      this.#metrics?.report({ workerId: this.instanceId, dpRank }, { kvUsedBlocks: usedBlocks })
-    }
-    this.#timer = this.#parts.clock.setTimer(loadEveryMs, () => this.#reportLoads())
-  }
-
-  async #drain({ graceMs, timeoutMs }: { readonly graceMs: number; readonly timeoutMs: number }): Promise<void> {
-    const { discovery, clock, log } = this.#parts
-    const key = instanceKey(this.#options.endpoint, this.instanceId)
-    await Promise.all([discovery.remove('v1/instances', key), discovery.remove('v1/mdc', key)]).catch((error: unknown) => {
-      log.warn({ stage: 'drain', reason: String(error) }, 'records could not be removed; they end with the lease')
-    })
-    if (graceMs > 0) await new Promise<void>((resolve) => clock.setTimer(graceMs, resolve))
-    this.#served?.close()
-    await this.#idle(timeoutMs)
-    this.#timer?.cancel()
-    this.engine.close()
-    this.#hop?.close()
-    for (const rank of this.#ranks.values()) await rank.publisher.close()
-    await this.#metrics?.close()
-  }
-
-  async #idle(timeoutMs: number): Promise<void> {
-    if (this.#open.size === 0) return
-    const { clock, log } = this.#parts
-    await new Promise<void>((resolve) => {
-      this.#onIdle = resolve
-      clock.setTimer(timeoutMs, () => {
-        if (this.#open.size > 0) log.warn({ stage: 'drain', open: this.#open.size, reason: 'timeout' }, 'drain time is over; open requests are ended')
-        for (const controller of this.#open) controller.abort()
-        resolve()
-      })
-    })
-  }
-}
-
-/** One rank's events on their way out: normalised, merged, counted, published. */
-class RankPublisher {
-  readonly publisher: KvEventPublisher
-  readonly #dpRank: number
-  readonly #normaliser: RawEventNormaliser
-  readonly #pipeline = new PublisherPipeline()
-
-  constructor(workerId: bigint, dpRank: number, blockSize: number, publisher: KvEventPublisher) {
-    this.publisher = publisher
-    this.#dpRank = dpRank
-    this.#normaliser = new RawEventNormaliser({ workerId, blockSize })
-  }
-
-  take(events: readonly RawEvent[]): void {
-    const changes = this.#pipeline.push(this.#normaliser.normalise({ dpRank: this.#dpRank, events }, { eventId: 0n }))
-    if (changes.length > 0) this.publisher.publish(changes)
+    for (const { dpRank, usedBlocks } of this.engine.loads) this.#metrics.publish({ dpRank, kvUsedBlocks: usedBlocks })
+    this.#timer = this.#clock.setTimer(loadEveryMs, () => this.#reportLoads())
   }
 }
 
