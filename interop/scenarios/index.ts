@@ -10,8 +10,10 @@ import { etcdScenarios } from './etcd.ts'
 import { failureScenarios } from './failures.ts'
 import { frontendScenarios } from './frontend.ts'
 import { globalRouterScenarios } from './global-router.ts'
+import { planeScenarios } from './planes.ts'
+import { sdkScenarios } from './sdk.ts'
 import { vllmScenarios } from './vllm.ts'
 
 export const scenarios: readonly Scenario[] = [
-  ...endpointScenarios, ...failureScenarios, ...equalityScenarios, ...chainScenarios, ...disaggScenarios, ...captureScenarios, ...frontendScenarios, ...globalRouterScenarios, ...etcdScenarios, ...churnScenarios, ...vllmScenarios,
+  ...endpointScenarios, ...failureScenarios, ...equalityScenarios, ...chainScenarios, ...disaggScenarios, ...captureScenarios, ...frontendScenarios, ...globalRouterScenarios, ...etcdScenarios, ...churnScenarios, ...sdkScenarios, ...planeScenarios, ...vllmScenarios,
 ]

@@ -323,7 +323,7 @@ export class NatsLink {
   }
 
   #tell(state: LinkState, error: Error | null): void {
-    for (const listener of [...this.#listeners]) listener(state, error)
+    for (const listener of Array.from(this.#listeners)) listener(state, error)
   }
 
   async #sleep(ms: number): Promise<void> {

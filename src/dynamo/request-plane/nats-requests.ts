@@ -181,12 +181,12 @@ export class NatsRequests {
       }
     } else if (!this.#link.everConnected) {
       // Nobody has ever answered there: waiting is of no use.
-      for (const token of [...this.#pending.keys()]) this.#fail(token, unreachable(`NATS at ${this.#link.servers} is not reachable (${error?.message ?? 'no answer'}); see NATS_SERVER`), false)
+      for (const token of Array.from(this.#pending.keys())) this.#fail(token, unreachable(`NATS at ${this.#link.servers} is not reachable (${error?.message ?? 'no answer'}); see NATS_SERVER`), false)
     }
   }
 
   #sendHeld(): void {
-    for (const [token, pending] of [...this.#pending]) {
+    for (const [token, pending] of Array.from(this.#pending)) {
       const request = this.#release(pending)
       if (request === null) continue
       if (pending.sender.isOver) {
@@ -209,7 +209,7 @@ export class NatsRequests {
   #expire(): void {
     this.#sweep = null
     const nowMs = this.#clock.nowMs()
-    for (const [token, pending] of [...this.#pending]) {
+    for (const [token, pending] of Array.from(this.#pending)) {
       if (pending.deadlineMs > nowMs) continue
       if (pending.held !== null) this.#fail(token, unreachable(`no connection to NATS at ${this.#link.servers} within ${this.#limits.ackTimeoutMs} ms`), false)
       else if (pending.lost) {

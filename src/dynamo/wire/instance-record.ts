@@ -52,6 +52,7 @@ function transportOf(value: unknown): TransportAddress {
   if (isObject(value)) {
     if (typeof value.tcp === 'string') return { tcp: value.tcp }
     if (typeof value.nats_tcp === 'string') return { nats_tcp: value.nats_tcp }
+    if (value.http !== undefined) throw malformed('instance record: transport is http, the request plane of Dynamo 1.1 that is not spoken here; start that process with DYN_REQUEST_PLANE=tcp or nats')
   }
   throw malformed('instance record: transport has neither tcp nor nats_tcp')
 }
