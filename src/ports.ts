@@ -5,6 +5,8 @@
  * simulated, recorded and replayed. Adapters implement them; nothing here has state.
  */
 import type { Failure } from './model/failure.ts'
+import type { HicacheLayout, SharedHits } from './model/shared-cache.ts'
+import type { WorkerId } from './model/worker.ts'
 
 export interface Clock {
   /** Monotonic milliseconds, with fractions. */
@@ -192,6 +194,21 @@ export interface RequestPlaneClient {
   /** Closes pooled connections to an instance that has left. */
   forget(instance: InstanceRecord): void
   close(): Promise<void>
+}
+
+// ---- Shared cache ----------------------------------------------------------------------------------------------------------
+
+export interface SharedCacheQuery {
+  readonly tokens: Uint32Array
+  readonly blockSize: number
+  readonly cacheNamespace?: string
+}
+
+/** A cache that all workers of a pool share, as far as it is known here. Answers at once. */
+export interface SharedCache {
+  /** How a worker lays it out; null: it shares none, or is gone. */
+  setWorker(workerId: WorkerId, layout: HicacheLayout | null): void
+  hits(query: SharedCacheQuery): SharedHits
 }
 
 // ---- Event plane -----------------------------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ const rooms: Readonly<Record<string, readonly string[]>> = {
   parsers: [],
   openai: ['model', 'ports', 'parsers', 'text', 'http', 'dynamo/wire/json', 'observability', 'node', 'fastify', 'prom-client', 'lossless-json'],
   observability: ['model', 'ports', 'router', 'node', 'pino', 'prom-client'],
-  config: ['model', 'ports', 'affinity', 'disagg', 'queue', 'router', 'node', 'yaml'],
+  config: ['model', 'ports', 'affinity', 'disagg', 'queue', 'load', 'scheduling', 'router', 'node', 'yaml'],
   standalone: ['model', 'ports', 'msgpack', 'disagg', 'affinity', 'router', 'hashing', 'dynamo', 'observability', 'config', 'http', 'node'],
   'global-router': ['model', 'ports', 'msgpack', 'standalone', 'dynamo'],
   // Composition: may know everything.

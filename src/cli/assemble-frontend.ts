@@ -1,5 +1,6 @@
 /** A frontend from its configuration and its planes: the one composition behind `warmpath frontend` and `warmpath start`. */
 import type { ParsedConfig } from '../config/parse-command.ts'
+import { conditionalDisaggOf, sessionAffinityOf } from '../config/disagg-rules.ts'
 import { routerSettingsOf } from '../config/router-settings.ts'
 import { parsePrefillErrorPolicy } from '../disagg/fall-back.ts'
 import { cardFileSource } from '../frontend/card-file-source.ts'
@@ -12,9 +13,12 @@ import type { OpenAiServerOptions } from '../openai/openai-server.ts'
 import type { Clock, Discovery, EventPlane, Random, RequestPlaneClient } from '../ports.ts'
 import type { RouterSettings } from '../router/contract.ts'
 import { KvRouter } from '../router/kv-router.ts'
+import { routerConfigOf } from '../standalone/pool.ts'
 import type { SelectionMode } from '../scheduling/mode-choice.ts'
 import { loadTextModel } from '../text/load-text-model.ts'
+import { prefillOverrides } from './prefill-overrides.ts'
 import { showGauges } from './pool-gauges.ts'
+import { SharedCaches } from './shared-caches.ts'
 import { packageVersion } from './version.ts'
 
 export interface FrontendPlanes {
@@ -30,6 +34,8 @@ export interface FrontendPlanes {
 export interface AssembledFrontend {
   readonly service: FrontendService
   readonly metrics: RouterMetrics
+  /** Ends what follows shared caches. */
+  close(): void
   /** Options of the HTTP server; only once the service has started. */
   httpOptions(): OpenAiServerOptions
 }
@@ -42,17 +48,22 @@ export function assembleFrontend(config: ParsedConfig<'frontend'>, planes: Front
   const workers = { namespace, component: 'frontend', endpoint: 'generate' }
   const metrics = createRouterMetrics({ version: packageVersion(), namespace, component: 'frontend', workers, routerId: discovery.instanceId, role: 'aggregated' })
   const mode = selectionMode(config)
+  const caches = new SharedCaches(values.sharedCacheType, log)
+  const prefillConfig = prefillOverrides(log)
+  const options = modelsOptions(config, mode)
   const service = new FrontendService({
-    ...planes, options: modelsOptions(config, mode), observer: metrics.requests,
+    ...planes, options, observer: metrics.requests,
     service: {
       namespace: values.namespace, namespacePrefix: values.namespacePrefix, requirePrefill: values.requirePrefill,
       shutdownTimeoutMs: values.shutdownTimeoutSeconds * 1000,
     },
+    prefillConfig: (card) => prefillConfig.of(routerConfigOf(card)),
     loadText: (card, signal) => loadTextModel(cardFileSource(card, { signal }), { log, clock }),
     createRouter: (facts, stage) => {
       log.info({ stage: 'start', model: facts.modelName, block_size: facts.blockSize, role: facts.role, mode: values.routerMode }, 'KV Routing initialized')
-      const settings = { ...routerSettingsOf(config, { ...facts, routingGroup: facts.modelName }), ...stageSettings(stage), ...(mode === null ? {} : { selectionMode: mode }) }
-      return new KvRouter(settings, { clock, random, listener: metrics.listener })
+      const own = stage === 'prefill' ? prefillConfig.of(facts.routerConfig) : null
+      const settings = { ...routerSettingsOf(config, { ...facts, routingGroup: facts.modelName }), ...stageSettings(stage, options.conditional !== null), ...(mode === null ? {} : { selectionMode: mode }) }
+      return new KvRouter(own === null ? settings : prefillConfig.apply(own, settings), { clock, random, listener: metrics.listener, ...caches.next() })
     },
   })
   const api = new FrontendMetrics({ prefix: values.metricsPrefix, models: () => service.models.list().map(({ name, contextLength }) => ({ name, contextLength })) })
@@ -61,7 +72,7 @@ export function assembleFrontend(config: ParsedConfig<'frontend'>, planes: Front
     activeRequests: () => service.models.activeCount, isReady: () => service.isReady,
   })
   return {
-    service, metrics,
+    service, metrics, close: () => caches.close(),
     httpOptions: () => ({
       host: values.httpHost, port: values.httpPort, catalog: service.models, log, clock, meter: api,
       overloadStatus: values.overloadStatus, dynamoErrors: values.dynamoErrors, adminRoutes: !values.adminApiDisabled,
@@ -80,8 +91,11 @@ function selectionMode({ values }: ParsedConfig<'frontend'>): SelectionMode | nu
   return values.routerMode === 'kv' || values.loadAware ? null : (values.routerMode as SelectionMode)
 }
 
-/** The prefill stage never tracks active blocks. */
-const stageSettings = (stage: PoolStage): Partial<RouterSettings> => (stage === 'prefill' ? { trackActiveBlocks: false, trackOutputBlocks: false } : {})
+/** The prefill stage never tracks active blocks. Decode workers that may compute prompts are chosen by their caches too. */
+const stageSettings = (stage: PoolStage, isConditional: boolean): Partial<RouterSettings> => {
+  if (stage === 'prefill') return { trackActiveBlocks: false, trackOutputBlocks: false }
+  return stage === 'decode' && isConditional ? { role: 'aggregated' } : {}
+}
 
 function modelsOptions({ values }: ParsedConfig<'frontend'>, mode: SelectionMode | null): FrontendModelsOptions {
   return {
@@ -92,7 +106,8 @@ function modelsOptions({ values }: ParsedConfig<'frontend'>, mode: SelectionMode
       activePrefillTokensFraction: values.activePrefillTokensThresholdFraction,
     },
     retryLimit: values.retryLimit, firstOutputTimeoutMs: values.firstOutputTimeoutSeconds * 1000, outputTimeoutMs: values.outputTimeoutSeconds * 1000,
-    inhibitedMs: values.inhibitedSeconds * 1000, activeRequestsMax: values.activeRequestsMax, migrationLimit: values.migrationLimit,
+    inhibitedMs: values.inhibitedSeconds * 1000, activeRequestsMax: values.activeRequestsMax, migrationLimit: values.migrationLimit, migrationLengthMax: values.migrationLengthMax,
     onPrefillError: parsePrefillErrorPolicy(values.onPrefillError) ?? { retry: true, decodeOnly: true }, decodeKvReuse: values.decodeKvReuse,
+    conditional: conditionalDisaggOf(values), decidesStages: true, sessionAffinity: sessionAffinityOf(values),
   }
 }

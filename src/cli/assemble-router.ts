@@ -1,5 +1,7 @@
 /** A router service from its configuration and its planes: the one composition behind `warmpath router` and `warmpath start`. */
 import type { ParsedConfig } from '../config/parse-command.ts'
+import type { CardRouterConfig } from '../config/card-router-config.ts'
+import { conditionalDisaggOf, sessionAffinityOf } from '../config/disagg-rules.ts'
 import { routerSettingsOf, routerTargetOf } from '../config/router-settings.ts'
 import { createRouterMetrics, type RouterMetrics } from '../observability/router-metrics.ts'
 import type { ProcessLog } from '../observability/log.ts'
@@ -10,7 +12,9 @@ import { KvRouter } from '../router/kv-router.ts'
 import { metered } from '../standalone/metered.ts'
 import type { PoolFacts } from '../standalone/pool.ts'
 import { StandaloneRouter, type StandaloneRouterOptions } from '../standalone/router-service.ts'
+import { prefillOverrides } from './prefill-overrides.ts'
 import { showGauges } from './pool-gauges.ts'
+import { SharedCaches } from './shared-caches.ts'
 import { packageVersion } from './version.ts'
 
 export interface RouterPlanes {
@@ -27,6 +31,8 @@ export interface RouterPlanes {
 export interface AssembledRouter {
   readonly service: StandaloneRouter
   readonly metrics: RouterMetrics
+  /** Ends what follows shared caches. */
+  close(): void
 }
 
 /** Not started yet. `overrides` are for what an embedding command decides itself. */
@@ -36,24 +42,32 @@ export function assembleRouter(config: ParsedConfig<'router'>, planes: RouterPla
   const metrics = createRouterMetrics({
     version: packageVersion(), namespace: options.namespace, component: options.component, workers: options.workers, routerId: discovery.instanceId, role: 'aggregated',
   })
-  const routerOf = (facts: PoolFacts, changes: Partial<RouterSettings>): KvRouter => {
+  const routerOf = (facts: PoolFacts, changes: Partial<RouterSettings>, card: CardRouterConfig | null = null): KvRouter => {
     log.info({ stage: 'start', model: facts.modelName, block_size: facts.blockSize, role: facts.role }, 'KV Routing initialized')
-    return new KvRouter({ ...routerSettingsOf(config, { ...facts, routingGroup: facts.modelName }), ...changes }, { clock, random, listener: metrics.listener })
+    const settings = { ...routerSettingsOf(config, { ...facts, routingGroup: facts.modelName }), ...changes }
+    return new KvRouter(card === null ? settings : prefillConfig.apply(card, settings), { clock, random, listener: metrics.listener, ...caches.next() })
   }
+  const caches = new SharedCaches(config.values.sharedCacheType, log)
+  const prefillConfig = prefillOverrides(log)
   const service = new StandaloneRouter({
     ...planes, options, observer: metrics.requests,
     measured: (name, handler) => metered(metrics.endpoint(name), clock, handler),
     createRouter: (facts) => {
       metrics.setRole(facts.role)
-      return routerOf(facts, {})
+      // Decode workers that may compute prompts are chosen by their caches too.
+      return routerOf(facts, options.conditional !== null && facts.role === 'decode' ? { role: 'aggregated' } : {})
     },
-    createPrefillRouter: (facts) => routerOf(facts, { trackActiveBlocks: false, trackOutputBlocks: false }),
+    createPrefillRouter: (facts) => routerOf(facts, { trackActiveBlocks: false, trackOutputBlocks: false }, prefillConfig.of(facts.routerConfig)),
+    prefillAffinity: (facts) => {
+      const own = prefillConfig.of(facts.routerConfig)
+      return own === null ? options.sessionAffinity : own.affinity
+    },
   })
   showGauges({
     metrics, log, pools: () => (service.prefill === null ? [service.workers] : [service.workers, service.prefill]),
     activeRequests: () => service.generate.activeCount, isReady: () => service.state === 'ready',
   })
-  return { service, metrics }
+  return { service, metrics, close: () => caches.close() }
 }
 
 function serviceOptions({ values }: ParsedConfig<'router'>): StandaloneRouterOptions {
@@ -65,8 +79,9 @@ function serviceOptions({ values }: ParsedConfig<'router'>): StandaloneRouterOpt
     codec: values.requestPlaneCodec === 'json' ? 'json' : 'msgpack', retryLimit: values.retryLimit,
     firstOutputTimeoutMs: values.firstOutputTimeoutSeconds * 1000, outputTimeoutMs: values.outputTimeoutSeconds * 1000,
     inhibitedMs: values.inhibitedSeconds * 1000, activeRequestsMax: values.activeRequestsMax,
-    prefillWorkers: prefillWorkersOf(values), migrationLimit: values.migrationLimit, decodeKvReuse: values.decodeKvReuse,
+    prefillWorkers: prefillWorkersOf(values), migrationLimit: values.migrationLimit, migrationLengthMax: values.migrationLengthMax, decodeKvReuse: values.decodeKvReuse,
     onPrefillError: parsePrefillErrorPolicy(values.onPrefillError) ?? { retry: true, decodeOnly: true },
+    conditional: conditionalDisaggOf(values), decidesStages: values.prefillEndpoint !== null, sessionAffinity: sessionAffinityOf(values),
   }
 }
 

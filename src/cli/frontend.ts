@@ -50,7 +50,7 @@ async function serve(config: Config, env: Environment, log: ProcessLog, signal: 
   await Promise.all([discovery.start(signal), planes.start(signal)])
   const frontend = assembleFrontend(config, { ...planes, discovery, clock, random, log })
   showPlaneMetrics(frontend.metrics.set, planes)
-  const closing: (() => Promise<void>)[] = [() => planes.close(), () => frontend.service.drain()]
+  const closing: (() => void | Promise<void>)[] = [() => planes.close(), () => frontend.close(), () => frontend.service.drain()]
   try {
     await frontend.service.start(signal)
     const server = await listen(config, frontend, log)

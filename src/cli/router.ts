@@ -48,7 +48,7 @@ async function serve(config: ParsedConfig<'router'>, env: Environment, log: Proc
   const [{ createPlanes }, { assembleRouter }] = await Promise.all([import('./planes.ts'), import('./assemble-router.ts')])
   const planes = await createPlanes(values, { discovery, clock, random, log })
   await Promise.all([discovery.start(signal), planes.start(signal)])
-  const { service, metrics } = assembleRouter(config, { ...planes, discovery, clock, random, log })
+  const { service, metrics, close } = assembleRouter(config, { ...planes, discovery, clock, random, log })
   showPlaneMetrics(metrics.set, planes)
   const closing: (() => Promise<void>)[] = []
   try {
@@ -68,7 +68,8 @@ async function serve(config: ParsedConfig<'router'>, env: Environment, log: Proc
     if (error instanceof OccupiedNameError) throw new Error(error.message, { cause: error })
     throw error
   } finally {
-    await Promise.all(closing.map((close) => close()))
+    close()
+    await Promise.all(closing.map((each) => each()))
     await planes.close()
   }
 }

@@ -123,10 +123,11 @@ test('all twenty settings of a policy file are known', () => {
   assert.equal(new Set(names).size, 20)
 })
 
-test('a policy file that asks for more than its router mapping is refused by name', async () => {
+test('what is wrong with a policy file is named', async () => {
   const policy = (text: string): Given => ({ files: { 'p.yaml': text } })
   const argv = ['--router-policy-config', 'p.yaml']
-  await refuses(argv, /^p\.yaml: policy_classes: not available in this version/, policy('policy_classes: []'))
+  await refuses(argv, /^p\.yaml:1: request_classifier: classifiers are plugins/, policy('request_classifier: {type: x}'))
+  await refuses(argv, /^p\.yaml: says nothing/, policy('{}'))
   await refuses(argv, /unknown section "routr" \(did you mean router\?\)/, policy('routr: {}'))
   await refuses(argv, /unknown setting router\.use_kv_event \(did you mean use_kv_events\?\)/, policy('router:\n  use_kv_event: true'))
   await refuses(argv, /p\.yaml: router\.use_kv_events: "yes" is not valid; expected true or false/, policy('router:\n  use_kv_events: "yes"'))
@@ -149,11 +150,10 @@ test('a config file names unknown and doubled options', async () => {
 
 test('what is not built is refused, its default is accepted', async () => {
   const refused = [
-    ['--serve-indexer'], ['--use-remote-indexer'], ['--router-replica-sync'], ['--router-durable-kv-events'], ['--router-queue-threshold', '0'],
-    ['--router-queue-policy', 'wspt'], ['--shared-cache-type', 'hicache'],
+    ['--serve-indexer'], ['--use-remote-indexer'], ['--router-replica-sync'], ['--router-durable-kv-events'],
+    ['--shared-cache-type', 'hicache'],
     ['--shared-cache-multiplier', '0.5'], 
     ['--ais-backend', 'vllm'], ['--aic-tp-size', '2'], 
-    ['--router-conditional-disagg'], ['--router-conditional-disagg-config', '{}'],
   ]
   for (const argv of refused) await refuses(argv, new RegExp(`^${argv[0]}.*: not available in this version \\(`))
   const accepted = [

@@ -1,6 +1,8 @@
 /** What the router's values mean to the parts that use them. */
 import type { WorkerRole } from '../model/worker.ts'
 import type { EndpointId } from '../ports.ts'
+import { singleClassProfile } from '../queue/policy-profile.ts'
+import type { QueueSettings } from '../router/admission.ts'
 import type { RouterSettings, TrackingHashSettings } from '../router/contract.ts'
 import type { ParsedConfig } from './parse-command.ts'
 import type { FrontendValues, RouterValues } from './table.ts'
@@ -16,7 +18,7 @@ export interface CardFacts {
 }
 
 /** The values that a router is made from: of `warmpath router` or `warmpath frontend`. */
-export interface RouterConfig extends Pick<ParsedConfig, 'trackingKey' | 'selectionPolicies' | 'prefillLoadModel'> {
+export interface RouterConfig extends Pick<ParsedConfig, 'trackingKey' | 'policyProfiles' | 'selectionPolicies' | 'prefillLoadModel'> {
   readonly values: Pick<RouterValues, keyof RouterValues & keyof FrontendValues>
 }
 
@@ -47,10 +49,22 @@ export function routerSettingsOf(config: RouterConfig, facts: CardFacts): Router
     maxTreeSize: values.maxTreeSize,
     pruneTargetRatio: values.pruneTargetRatio,
     prefillLoadModel: config.prefillLoadModel,
+    sharedCacheMultiplier: values.sharedCacheMultiplier,
     activeRequestExpirySeconds: values.activeRequestExpirySeconds,
+    queue: queueSettingsOf(config, facts),
     activeDecodeBlocksThreshold: values.activeDecodeBlocksThreshold,
     activePrefillTokensThreshold: values.activePrefillTokensThreshold,
     activePrefillTokensThresholdFraction: values.activePrefillTokensThresholdFraction,
+  })
+}
+
+/** The model's own classes, else those for all, else one class with the threshold of the options. */
+function queueSettingsOf({ values, policyProfiles }: RouterConfig, { routingGroup: model }: CardFacts): QueueSettings {
+  const single = singleClassProfile(values.queueThreshold, values.queuePolicy === 'wspt' ? 'wspt' : 'fcfs')
+  return Object.freeze({
+    profile: policyProfiles.models.get(model) ?? policyProfiles.root ?? single,
+    overlapRefreshAfterSeconds: values.overlapRefreshSeconds > 0 ? values.overlapRefreshSeconds : null,
+    timeoutSeconds: values.queueTimeoutSeconds > 0 ? values.queueTimeoutSeconds : null,
   })
 }
 

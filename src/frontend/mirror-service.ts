@@ -30,7 +30,7 @@ export function mirrorService(models: FrontendModels, clock: Clock): HttpService
       const query = queryOf(request as never)
       const { router } = promptPool(request).routed
       if (router === null) throw new FailureError({ class: 'Unavailable', reason: 'backend.unavailable', message: 'no worker is known yet' })
-      return overlapAnswer(router.overlap({ ...query.routing, tokens: query.tokens }))
+      return overlapAnswer(router.overlap({ ...query.routing, tokens: query.tokens, ...(query.includeShared === undefined ? {} : { includeShared: query.includeShared }) }))
     },
     explain: async (request, call) => explanationAnswer(best(request, call.id)),
     health: () => ({ ready: models.list().length > 0, detail: { models: models.list().map(({ name }) => name) } as { [key: string]: Json } }),

@@ -1,5 +1,7 @@
 /** Who can be routed to: identity, ranks, capacity and properties of a worker, as its model card tells them. */
 
+import type { HicacheLayout } from './shared-cache.ts'
+
 /** A worker's 64-bit id (Dynamo: instance id). Decimal in logs and JSON, lower-case hex in keys. */
 export type WorkerId = bigint
 
@@ -36,4 +38,6 @@ export interface WorkerDescription {
   readonly publishesKvEvents?: boolean | null
   /** Runs without an accelerator, as its endpoint record says. */
   readonly isCpu?: boolean
+  /** How it lays out the cache that it shares with others. */
+  readonly hicache?: HicacheLayout
 }

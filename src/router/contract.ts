@@ -6,7 +6,8 @@ import type { HashList } from '../model/hash-list.ts'
 import type { ApplyStatus, RouterEvent, StorageTier } from '../model/kv-event.ts'
 import type { RouterConfigOverride, RoutingRequest } from '../model/routing-request.ts'
 import type { WorkerDescription, WorkerId, WorkerRank, WorkerRole } from '../model/worker.ts'
-import type { Clock, Random } from '../ports.ts'
+import type { SharedHits } from '../model/shared-cache.ts'
+import type { Clock, Random, SharedCache } from '../ports.ts'
 import type { QueueListener, QueueReport, QueueSettings } from './admission.ts'
 import type { SelectionMode } from '../scheduling/mode-choice.ts'
 import type { SelectionPolicySettings } from '../scheduling/selection-policy.ts'
@@ -45,6 +46,8 @@ export interface RouterSettings {
   readonly pruneTargetRatio: number
   /** How prompt work decays while it is done; null: it counts whole until it is done. */
   readonly prefillLoadModel: PrefillLoadModel | null
+  /** What a block in a shared cache is worth beside one on the device; null: 0.5 where there is such a cache. */
+  readonly sharedCacheMultiplier: number | null
   /** A booking without a sign of life for this long is dropped. */
   readonly activeRequestExpirySeconds: number
   /** Busy thresholds; null = off. Source: router-algorithm 9.6. */
@@ -74,6 +77,8 @@ export interface OverlapReport {
   readonly blockCount: number
   /** One row per registered rank, zeros included, sorted by worker id, then rank. */
   readonly rows: readonly OverlapRow[]
+  /** What a cache shared by all workers holds of the prompt; null: there is none, or it was not asked for. */
+  readonly shared: SharedHits | null
 }
 
 export interface LoadRow extends WorkerRank {
@@ -99,6 +104,8 @@ export interface RouterListener extends QueueListener {
 export interface KvRouterPorts {
   readonly clock: Clock
   readonly random: Random
+  /** A cache that all workers share; left out: none. */
+  readonly sharedCache?: SharedCache
   readonly listener?: RouterListener
 }
 
@@ -163,6 +170,8 @@ export interface OverlapQuery {
   readonly loraName?: string
   readonly cacheNamespace?: string
   readonly blockMmInfos?: RoutingRequest['blockMmInfos']
+  /** False: a shared cache is not asked. */
+  readonly includeShared?: boolean
 }
 
 export type { HashList, RouterConfigOverride }

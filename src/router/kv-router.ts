@@ -19,6 +19,7 @@ import type { CostWeights } from '../scheduling/cost.ts'
 import { ModeChoice } from '../scheduling/mode-choice.ts'
 import { overrideError } from '../scheduling/override.ts'
 import type { TwoTierParameters } from '../scheduling/selection-policy.ts'
+import { sharedBlocksBeyond } from '../model/shared-cache.ts'
 import { Selection } from '../scheduling/selection.ts'
 import { Admission, type QueueReport } from './admission.ts'
 import { decisionOf, effectivePrefillTokens } from './decision-of.ts'
@@ -86,7 +87,7 @@ export class KvRouter implements Router {
     this.#mode = settings.selectionMode === undefined ? null : new ModeChoice(settings.selectionMode)
     const policy = settings.selectionPolicy
     const parameters = policy?.type === 'dynamo-default-cost-fn' ? policy.parameters : {}
-    this.#weights = { ...costWeightsOf(settings), ...parameters }
+    this.#weights = { ...costWeightsOf(settings, ports.sharedCache !== undefined), ...parameters }
     this.#temperature = parameters.temperature ?? settings.temperature
     this.#twoTier = policy?.type === 'dynamo-two-tier-cost-fn' ? policy.parameters : null
     this.#readsCaches = settings.role !== 'decode' || this.#twoTier !== null
@@ -118,6 +119,7 @@ export class KvRouter implements Router {
     }
     this.#loads.ensureSlots(this.#directory.slotEnd)
     for (const slot of worker.slots) this.#overload.setRank(slot, description, added.includes(slot))
+    this.#ports.sharedCache?.setWorker(worker.workerId, description.hicache ?? null)
     for (const slot of worker.slots) this.#index.setCapacity(slot, description.totalKvBlocks)
     if (isNew || added.length > 0 || dropped.length > 0) this.#ports.listener?.onWorkerAdded?.(worker.description)
     const wantsEvents = this.settings.useKvEvents && description.publishesKvEvents !== false
@@ -130,6 +132,7 @@ export class KvRouter implements Router {
     if (this.#directory.get(workerId) === undefined) return
     this.#generation += 1
     for (const slot of this.#directory.remove(workerId)) this.#dropSlot(slot)
+    this.#ports.sharedCache?.setWorker(workerId, null)
     this.#ports.listener?.onWorkerRemoved?.(workerId)
     this.#admission?.recheck()
   }
@@ -297,8 +300,10 @@ export class KvRouter implements Router {
     const shares = trackedBlocks > 0 && (request.override?.assumeKvReuse ?? settings.assumeKvReuse)
     const looksUp = this.#mode === null && (this.#readsCaches || this.#index.approximateCount > 0)
     const local = blockCount > 0 && (looksUp || shares) ? this.#hasher.local(request) : noHashes
+    const { sharedCache } = this.#ports
     return {
       local,
+      shared: sharedCache === undefined || !looksUp ? null : sharedCache.hits({ ...request, blockSize: settings.blockSize }),
       tracking: shares ? this.#hasher.tracking(request, request.model, local) : null,
       trackedBlocks,
       blockCount,
@@ -323,6 +328,7 @@ export class KvRouter implements Router {
       table.deviceBlocks[row] = known ? scores.device[slot]! : 0
       table.hostBlocks[row] = known ? scores.host[slot]! : 0
       table.diskBlocks[row] = known ? scores.disk[slot]! : 0
+      if (prompt.shared !== null) table.sharedBlocks[row] = sharedBlocksBeyond(prompt.shared, table.deviceBlocks[row]!)
       table.activePrefillTokens[row] = prefillTokens[slot]!
       table.activeRequests[row] = requests[slot]!
       const live = livePrefix > 0 ? loads.livePrefix(slot) : 0
@@ -449,7 +455,10 @@ export class KvRouter implements Router {
         diskExtensionBlocks: known ? scores.disk[slot]! : 0,
       }
     })
-    return { blockSize: this.settings.blockSize, blockCount: local.length >>> 1, rows }
+    const { sharedCache } = this.#ports
+    const { blockSize } = this.settings
+    const shared = sharedCache === undefined || query.includeShared === false ? null : sharedCache.hits({ ...query, blockSize })
+    return { blockSize, blockCount: local.length >>> 1, rows, shared }
   }
 
   loads(): readonly LoadRow[] {
@@ -503,7 +512,8 @@ export class KvRouter implements Router {
   }
 }
 
-const costWeightsOf = (settings: RouterSettings): CostWeights => ({
+const costWeightsOf = (settings: RouterSettings, hasSharedCache: boolean): CostWeights => ({
+  sharedCacheMultiplier: hasSharedCache ? settings.sharedCacheMultiplier ?? 0.5 : 0,
   overlapScoreCredit: settings.overlapScoreCredit,
   overlapScoreCreditDecay: settings.overlapScoreCreditDecay,
   prefillLoadScale: settings.prefillLoadScale,

@@ -25,6 +25,7 @@ export const defaultRouterSettings: RouterSettings = {
   maxTreeSize: null,
   pruneTargetRatio: 0.8,
   prefillLoadModel: null,
+  sharedCacheMultiplier: null,
   activeRequestExpirySeconds: 300,
   activeDecodeBlocksThreshold: null,
   activePrefillTokensThreshold: null,

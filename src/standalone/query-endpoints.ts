@@ -6,6 +6,7 @@ import type { IncomingRequest, JsonObject, ResponseWriter } from '../ports.ts'
 import type { OverlapReport, Router } from '../router/contract.ts'
 import { decodeBody, type WireObject, type WireValue } from '../dynamo/wire/body.ts'
 import { blockMmInfosOf, invalid, overrideOf, tokensOf } from '../dynamo/wire/generate-request.ts'
+import { sharedBlocksBeyond } from '../model/shared-cache.ts'
 import { encodeData } from '../dynamo/wire/items.ts'
 import { answerFailure } from './routed-generate.ts'
 import { noWorkers, refusalFailure } from './refusal-failure.ts'
@@ -13,6 +14,8 @@ import { noWorkers, refusalFailure } from './refusal-failure.ts'
 /** What both questions have in common, read from an array of tokens or a map. */
 export interface Query {
   readonly tokens: Uint32Array
+  /** False: a cache shared by all workers is not asked. */
+  readonly includeShared?: boolean
   readonly routing: Pick<RoutingRequest, 'loraName' | 'cacheNamespace' | 'blockMmInfos' | 'override'>
 }
 
@@ -33,8 +36,11 @@ export function queryOf(value: WireValue): Query {
   const loraName = textOf(value['lora_name'], 'lora_name')
   const cacheNamespace = textOf(value['cache_namespace'] ?? value['cache_salt'], 'cache_namespace')
   const blockMmInfos = blockMmInfosOf(value['block_mm_infos'], 'block_mm_infos')
+  const includeShared = value['include_shared']
+  if (includeShared !== undefined && includeShared !== null && typeof includeShared !== 'boolean') throw invalid('`include_shared` is not a boolean')
   return {
     tokens: tokensOf(value['token_ids'], 'token_ids'),
+    ...(typeof includeShared === 'boolean' ? { includeShared } : {}),
     routing: {
       ...(override === undefined ? {} : { override }), ...(loraName === undefined ? {} : { loraName }),
       ...(cacheNamespace === undefined ? {} : { cacheNamespace }), ...(blockMmInfos === undefined ? {} : { blockMmInfos }),
@@ -51,9 +57,11 @@ export function overlapAnswer(report: OverlapReport): JsonObject {
       worker_id: row.workerId, dp_rank: row.dpRank, device_blocks: row.deviceBlocks,
       host_pinned_blocks: row.deviceBlocks + row.hostExtensionBlocks,
       disk_blocks: row.deviceBlocks + row.hostExtensionBlocks + row.diskExtensionBlocks,
-      host_pinned_extension_blocks: row.hostExtensionBlocks, disk_extension_blocks: row.diskExtensionBlocks, shared_beyond_device_blocks: null,
+      host_pinned_extension_blocks: row.hostExtensionBlocks, disk_extension_blocks: row.diskExtensionBlocks,
+      shared_beyond_device_blocks: report.shared === null ? null : sharedBlocksBeyond(report.shared, row.deviceBlocks),
     })),
-    shared_cache: { enabled: false, total_hit_blocks: 0, ranges: [], error: null },
+    shared_cache: report.shared === null ? { enabled: false, total_hit_blocks: 0, ranges: [], error: null }
+      : { enabled: true, total_hit_blocks: report.shared.total, ranges: report.shared.ranges, error: report.shared.error },
   }
 }
 
@@ -99,7 +107,8 @@ export function chosen(answer: Decision | Refusal): Decision {
   return answer
 }
 
-function failureOf(error: unknown): Failure {
+/** What a request that could not be read is answered with. */
+export function failureOf(error: unknown): Failure {
   if (error instanceof FailureError) return error.failure
   return { class: 'InvalidRequest', reason: 'request.invalid_argument', message: error instanceof Error ? error.message : String(error) }
 }

@@ -3,6 +3,7 @@
  *
  * Start: identity, listeners, workers, endpoints, and only then the records that callers find. Drain: the reverse.
  */
+import type { AffinityRules } from '../affinity/affinity-table.ts'
 import type { Clock, Codec, Discovery, EndpointId, EventPlane, Json, JsonObject, Log, Random, RequestHandler, RequestPlaneClient, RequestPlaneServer, ServedEndpoint, TimerHandle } from '../ports.ts'
 import type { Router } from '../router/contract.ts'
 import { renamedCard } from '../dynamo/cards/renamed-card.ts'
@@ -25,6 +26,8 @@ export interface StandaloneRouterOptions extends RoutedGenerateOptions {
   readonly workers: EndpointId
   /** Workers that compute prompts first; null: one stage. */
   readonly prefillWorkers: EndpointId | null
+  /** How sessions are bound to workers; null: not. */
+  readonly sessionAffinity: AffinityRules | null
   readonly blockSize: number | null
   readonly strictBlockSize: boolean
   readonly useKvEvents: boolean
@@ -56,6 +59,8 @@ export interface StandaloneRouterParts {
   createRouter(facts: PoolFacts): Router
   /** For the prefill stage: without active block tracking. */
   createPrefillRouter(facts: PoolFacts): Router
+  /** How sessions are bound in the prefill stage, which a card may say. */
+  prefillAffinity(facts: PoolFacts): AffinityRules | null
 }
 
 const endpointNames = ['generate', 'best_worker_id', 'get_overlap_scores'] as const
@@ -81,6 +86,7 @@ export class StandaloneRouter {
     this.workers = new RoutedPool({
       endpoint: options.workers, discovery, client, eventPlane, clock, random, log, options,
       createRouter: (facts) => parts.createRouter(facts),
+      affinityOf: () => options.sessionAffinity,
     })
     this.generate = new RoutedGenerate({ pool: this.workers, prefillPool: () => this.#usablePrefill(), needsBootstrap: () => this.#needsBootstrap, onHandOver: (kind) => { this.#needsBootstrap ||= kind === 'bootstrap' }, client, clock, random, log, observer: parts.observer, options })
     this.workers.onGone = (workerId) => this.generate.instanceGone(this.workers, workerId)
@@ -88,6 +94,7 @@ export class StandaloneRouter {
       const prefill = new RoutedPool({
         endpoint: options.prefillWorkers, discovery, client, eventPlane, clock, random, log, options,
         createRouter: (facts) => parts.createPrefillRouter(facts),
+        affinityOf: (facts) => parts.prefillAffinity(facts),
       })
       prefill.onGone = (workerId) => this.generate.instanceGone(prefill, workerId)
       this.prefill = prefill
@@ -147,6 +154,9 @@ export class StandaloneRouter {
     // Callers that have not seen the record go are still served for a moment.
     if (options.shutdownGraceMs > 0) await new Promise<void>((resolve) => clock.setTimer(options.shutdownGraceMs, resolve))
     for (const served of this.#served) served.close()
+    // What still waits is told at once, so that it can go elsewhere.
+    this.workers.router?.closeQueue()
+    this.prefill?.router?.closeQueue()
     if (this.generate.activeCount > 0) {
       await new Promise<void>((resolve) => {
         const timer = clock.setTimer(options.shutdownTimeoutMs, () => {
@@ -242,9 +252,9 @@ export class StandaloneRouter {
     const router = this.workers.router
     if (router === null) {
       const blockSize = this.#parts.options.blockSize
-      return overlapAnswer({ blockSize: blockSize ?? 0, blockCount: blockSize === null ? 0 : Math.floor(query.tokens.length / blockSize), rows: [] })
+      return overlapAnswer({ blockSize: blockSize ?? 0, blockCount: blockSize === null ? 0 : Math.floor(query.tokens.length / blockSize), rows: [], shared: null })
     }
-    return overlapAnswer(router.overlap({ ...query.routing, tokens: query.tokens }))
+    return overlapAnswer(router.overlap({ ...query.routing, tokens: query.tokens, ...(query.includeShared === undefined ? {} : { includeShared: query.includeShared }) }))
   }
 
   /** The same endpoints for callers of this process. */

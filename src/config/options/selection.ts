@@ -47,14 +47,13 @@ export const selectionOptions = {
   }),
   sharedCacheType: textOption('none', {
     name: 'shared-cache-type', env: ['DYN_SHARED_CACHE_TYPE'], choices: ['none', 'hicache'], since: 'Dynamo 1.3', policyName: 'shared_cache_type',
-    section: cost, unavailable: { why: 'caches shared between workers are not asked', mend: 'leave it out or give none' },
-    help: 'Kind of cache that the workers share.',
+    section: cost,
+    help: 'Cache that the workers share: hicache follows the Mooncake master that SGLang workers name in their cards.',
   }),
   sharedCacheMultiplier: maybeNumber({
     name: 'shared-cache-multiplier', env: ['DYN_SHARED_CACHE_MULTIPLIER'], minimum: 0, maximum: 1, since: 'Dynamo 1.3', isNullable: true,
-    isDeprecatedInDynamo: true, section: cost,
-    unavailable: { why: 'caches shared between workers are not asked', mend: 'leave it out or give 0', refuses: (value) => value !== null && value > 0 },
-    help: 'What a block in a shared cache is worth.',
+    isDeprecatedInDynamo: true, section: cost, defaultText: '0.5 with a shared cache',
+    help: 'What a block in a shared cache is worth beside one in device memory.',
   }),
   sessionPrefixIndex: booleanOption(false, {
     name: 'enable-session-prefix-index', env: ['DYN_ENABLE_SESSION_PREFIX_INDEX'], since: 'Dynamo 1.6', policyName: 'enable_session_prefix_index',

@@ -1,6 +1,7 @@
 /** Model cards, records of bucket `v1/mdc`: what a worker says of its model, its ranks and its capacity. Source: Dynamo 1.1 to 1.6.1. */
 import type { WorkerDescription, WorkerRole } from '../../model/worker.ts'
 import type { EndpointId, JsonObject } from '../../ports.ts'
+import { hicacheLayoutOf } from '../shared-cache/hicache-layout.ts'
 import { isObject } from '../wire/json.ts'
 import { CardError } from './card-error.ts'
 import { CardFields } from './card-fields.ts'
@@ -95,6 +96,7 @@ export const slugOf = (name: string): string => name.toLowerCase().replace(/[^a-
 
 /** What the core knows of the worker with this card. `loraNames`: adapters of its further cards. */
 export function describeWorker(card: ModelCard, loraNames: readonly string[] = []): WorkerDescription {
+  const hicache = hicacheLayoutOf(card.raw)
   return {
     workerId: card.instanceId,
     dpStart: card.dpStart,
@@ -105,6 +107,7 @@ export function describeWorker(card: ModelCard, loraNames: readonly string[] = [
     topologyDomains: card.topologyDomains,
     loraNames,
     publishesKvEvents: card.publishesKvEvents,
+    ...(hicache === null ? {} : { hicache }),
   }
 }
 
