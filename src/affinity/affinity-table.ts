@@ -12,6 +12,13 @@ export interface AffinityTarget {
   readonly dpRank: number | null
 }
 
+/** Whether sessions are bound, and what a binding means. */
+export interface AffinityRules {
+  readonly ttlMs: number
+  /** Hard: the bound worker as long as it is there. Soft: another where that one may not be chosen. */
+  readonly mode: 'hard' | 'soft'
+}
+
 /** A binding as replicas tell each other; of two, the one with the larger (sequence, writerId) holds. */
 export interface AffinityUpdate {
   readonly sessionKey: string

@@ -41,8 +41,8 @@ test("Dynamo's variables are read, older flags too", async () => {
 
 test('what is not built is refused, what governs nothing here is said', async () => {
   for (const argv of [
-    ['--router-session-affinity-ttl-secs', '60'], ['--router-conditional-disagg'], ['--kserve-grpc-server'], ['--tls-cert-path', 'x'], ['--enable-anthropic-api'],
-    ['--dyn-chat-processor', 'vllm'], ['--router-queue-threshold', '0.5'], ['--interactive'],
+    ['--kserve-grpc-server'], ['--tls-cert-path', 'x'], ['--enable-anthropic-api'],
+    ['--dyn-chat-processor', 'vllm'], ['--interactive'],
   ]) await assert.rejects(parse(argv), (error) => error instanceof UsageError && /not available in this version/.test(error.message), argv.join(' '))
   await assert.rejects(parse(['--router-mode', 'fastest']), UsageError)
   await assert.rejects(parse(['--namespace', 'a.b']), UsageError)

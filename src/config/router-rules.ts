@@ -4,12 +4,12 @@ import { placeOf } from './draft.ts'
 import type { Draft, ReadFile } from './draft.ts'
 import { UsageError, shown } from './usage-error.ts'
 import { valueFromYaml } from './value.ts'
-import { readBytes, readPolicyFile } from './yaml-files.ts'
+import { noProfiles, type PolicyProfiles } from './policy-profiles.ts'
+import { readBytes, readPolicyFile, type PolicyFile } from './yaml-files.ts'
 import type { PrefillLoadModel } from '../router/contract.ts'
 import { readPrefillModel } from './prefill-model.ts'
 import { selectionPoliciesOf } from './worker-selection.ts'
 import type { SelectionPolicies } from './worker-selection.ts'
-import type { WorkerSelectionSettings } from '../scheduling/selection-policy.ts'
 import type { OptionValue } from './option.ts'
 
 /** What `--load-aware` stands for. Source: router-algorithm 15. */
@@ -23,6 +23,7 @@ export interface RouterRulesOutcome {
   /** The tracking key, if one is asked for. */
   readonly trackingKey: Uint8Array | null
   readonly selectionPolicies: SelectionPolicies
+  readonly policyProfiles: PolicyProfiles
   readonly prefillLoadModel: PrefillLoadModel | null
 }
 
@@ -30,14 +31,14 @@ export interface RouterRulesOutcome {
 export async function applyRouterRules(draft: Draft, readFile: ReadFile, needsTarget: boolean): Promise<RouterRulesOutcome> {
   if (draft.values['loadAware'] === true) applyLoadAware(draft)
   const policyPath = draft.values['policyConfig']
-  const workerSelection = typeof policyPath === 'string' ? await applyPolicyFile(draft, policyPath, readFile) : null
+  const policyFile = typeof policyPath === 'string' ? await applyPolicyFile(draft, policyPath, readFile) : null
   applyOverlapWeight(draft)
   if (needsTarget && draft.values['endpoint'] === null) {
     throw new UsageError('--endpoint is missing; give the workers as namespace.component.endpoint, or set DYN_ROUTER_ENDPOINT')
   }
   checkTogether(draft)
   const prefillLoadModel = await readPrefillModel(draft, readFile)
-  return { prefillLoadModel, selectionPolicies: selectionPoliciesOf(draft, workerSelection), trackingKey: readTrackingKey(draft, readFile) }
+  return { prefillLoadModel, selectionPolicies: selectionPoliciesOf(draft, policyFile?.workerSelection ?? null), policyProfiles: policyFile?.profiles ?? noProfiles, trackingKey: readTrackingKey(draft, readFile) }
 }
 
 const isExplicit = (draft: Draft, key: string): boolean => draft.sources[key]?.kind !== 'default'
@@ -52,10 +53,10 @@ function applyLoadAware(draft: Draft): void {
   if (overridden.length > 0) draft.warnings.push(`${placeOf(draft, 'loadAware')} overrides ${overridden.join(', ')}`)
 }
 
-async function applyPolicyFile(draft: Draft, path: string, readFile: ReadFile): Promise<WorkerSelectionSettings | null> {
+async function applyPolicyFile(draft: Draft, path: string, readFile: ReadFile): Promise<PolicyFile> {
   const overridden: string[] = []
-  const { entries, workerSelection } = await readPolicyFile(path, draft.table, readFile)
-  for (const { key, name, raw } of entries) {
+  const file = await readPolicyFile(path, draft.table, readFile)
+  for (const { key, name, raw } of file.entries) {
     const option = draft.table[key]
     if (option === undefined) continue
     const value = valueFromYaml(option, raw, `${path}: router.${name}`)
@@ -64,7 +65,7 @@ async function applyPolicyFile(draft: Draft, path: string, readFile: ReadFile): 
     draft.sources[key] = { kind: 'policy-config', name: path }
   }
   if (overridden.length > 0) draft.warnings.push(`${path}: its router: mapping overrides ${overridden.join(', ')}`)
-  return workerSelection
+  return file
 }
 
 /** Cost of the first releases: weight * prompt work + decode blocks. Source: compat 7.2. */

@@ -3,6 +3,7 @@ import type { OptionTable, ValuesOf } from './option.ts'
 import { frontendOptions } from './options/frontend.ts'
 import { globalRouterOptions } from './options/global-router.ts'
 import { routerDisaggOptions } from './options/disagg.ts'
+import { queueOptions } from './options/queue.ts'
 import { routerCoreOptions } from './options/router-core.ts'
 import { routerOwnOptions } from './options/router-own.ts'
 import { routerUnbuiltOptions } from './options/router-unbuilt.ts'
@@ -11,7 +12,7 @@ import { logOptions, namespaceOptions, routerRuntimeOptions, runtimeOptions, sys
 import { engineOptions, startOptions, workerOptions } from './options/simulation.ts'
 
 export const routerOptions = {
-  ...routerCoreOptions, ...selectionOptions, ...routerOwnOptions, ...namespaceOptions, ...routerRuntimeOptions, ...runtimeOptions, ...systemOptions, ...logOptions,
+  ...routerCoreOptions, ...selectionOptions, ...queueOptions, ...routerDisaggOptions, ...routerOwnOptions, ...namespaceOptions, ...routerRuntimeOptions, ...runtimeOptions, ...systemOptions, ...logOptions,
   ...routerUnbuiltOptions,
 }
 /** The frontend's own spelling of a shared option counts. */

@@ -6,6 +6,9 @@
  */
 import type { Clock, Discovery, EventPlane, JsonObject, Log, Random, RequestPlaneClient, TimerHandle } from '../ports.ts'
 import type { Router } from '../router/contract.ts'
+import type { AffinityRules } from '../affinity/affinity-table.ts'
+import type { CardRouterConfig } from '../config/card-router-config.ts'
+import type { ModelCard } from '../dynamo/cards/model-card.ts'
 import type { BusyThresholds, ModelCatalog, ServedModel } from '../openai/catalog.ts'
 import type { PoolFacts } from '../standalone/pool.ts'
 import type { RequestObserver } from '../model/request-observer.ts'
@@ -14,7 +17,10 @@ import { FrontendModel } from './frontend-model.ts'
 import { LivePool } from './live-pool.ts'
 import type { ModelDirectory } from './model-directory.ts'
 import type { ModelState, NamespaceState } from './model-state.ts'
+import { isEmbeddingOnly } from './readiness.ts'
+import { readinessReport } from './readiness-report.ts'
 import type { ServedEntry } from './served-entry.ts'
+import { SingleCalls } from './single-call.ts'
 import { fileKey, TextModels, type LoadText } from './text-models.ts'
 import { differences, type PoolKind, type WorkerPoolState } from './worker-pools.ts'
 
@@ -27,6 +33,8 @@ export interface FrontendModelsOptions extends RoutedGenerateOptions {
   readonly kvEventGraceMs: number
   readonly minInitialWorkers: number
   readonly busyThresholds: BusyThresholds
+  /** How sessions are bound to workers; null: not. */
+  readonly sessionAffinity: AffinityRules | null
 }
 
 export interface FrontendModelsParts {
@@ -41,6 +49,8 @@ export interface FrontendModelsParts {
   readonly options: FrontendModelsOptions
   readonly loadText: LoadText
   createRouter(facts: PoolFacts, stage: PoolStage): Router
+  /** What a prefill worker's card says of the stage before it; null: nothing. */
+  prefillConfig(card: ModelCard): CardRouterConfig | null
 }
 
 interface ModelEntry {
@@ -56,12 +66,15 @@ interface ModelEntry {
 
 const tickMs = 1000
 const retryAfterSeconds = 5
+/** Nothing of an embedding is cached in blocks; a pool wants a size all the same, and these cards need not have one. */
+const embeddingBlockSize = 16
 
 export class FrontendModels implements ModelCatalog {
   /** Called when the last request has ended. */
   onIdle: (() => void) | null = null
   readonly #parts: FrontendModelsParts
   readonly #texts: TextModels
+  readonly #singleCalls: SingleCalls
   readonly #models = new Map<string, ModelEntry>()
   /** Models that are served, in the order in which they became so. */
   readonly #listed = new Set<ModelEntry>()
@@ -76,6 +89,8 @@ export class FrontendModels implements ModelCatalog {
   constructor(parts: FrontendModelsParts) {
     this.#parts = parts
     this.#texts = new TextModels({ load: parts.loadText, clock: parts.clock, log: parts.log, onSettled: (name) => this.#reconcile(name) })
+    const { retryLimit, inhibitedMs, activeRequestsMax, firstOutputTimeoutMs } = parts.options
+    this.#singleCalls = new SingleCalls({ ...parts, options: { retryLimit, inhibitedMs, activeRequestsMax, answerTimeoutMs: firstOutputTimeoutMs } })
     this.#watch = parts.directory.onChange((name) => this.#reconcile(name))
     for (const { name } of parts.directory.models()) this.#reconcile(name)
     this.#arm()
@@ -98,6 +113,12 @@ export class FrontendModels implements ModelCatalog {
     const instances = this.#parts.directory.instanceRecords().map(({ type: _type, ...record }): JsonObject => record)
     const endpoints = new Set(instances.map(({ namespace, component, endpoint }) => `dyn://${String(namespace)}.${String(component)}.${String(endpoint)}`))
     return { ready: this.list().length > 0, endpoints: [...endpoints], instances }
+  }
+
+  readiness(name: string): JsonObject | undefined {
+    const model = this.#models.get(name) ?? this.#byAlias(name)
+    const state = model === undefined ? undefined : this.#parts.directory.get(model.name)
+    return model === undefined || state === undefined || !state.hadSurface ? undefined : readinessReport(name, state, model.served === null ? model.reason : null)
   }
 
   busyThresholds(name: string): BusyThresholds | undefined {
@@ -127,6 +148,11 @@ export class FrontendModels implements ModelCatalog {
   /** Pools of all models, for gauges. */
   get pools(): Iterable<LivePool> {
     return this.#pools.values()
+  }
+
+  /** Requests that wait for a worker with room are refused. */
+  closeQueues(): void {
+    for (const { routed } of this.#pools.values()) routed.router?.closeQueue()
   }
 
   abortAll(): void {
@@ -201,19 +227,26 @@ export class FrontendModels implements ModelCatalog {
     if (known !== undefined) return known.update(state)
     const { discovery, client, eventPlane, clock, random, log, options, createRouter } = this.#parts
     const stage = stageOf(state.kind)
+    const own = stage === 'prefill' ? this.#parts.prefillConfig(state.card) : null
     const pool = new LivePool(state, {
       discovery, client, eventPlane, clock, random, log,
-      // A decode stage is routed by load alone.
-      options: { blockSize: options.blockSize, strictBlockSize: false, useKvEvents: options.useKvEvents && stage !== 'decode', kvEventGraceMs: options.kvEventGraceMs },
+      options: { blockSize: options.blockSize, strictBlockSize: false, useKvEvents: own === null ? this.#followsEvents(stage) : own.mode === null && own.settings.useKvEvents, kvEventGraceMs: options.kvEventGraceMs },
+      affinityOf: () => (own === null ? options.sessionAffinity : own.affinity),
       createRouter: (facts) => {
         const router = createRouter(facts, stage)
-        applyThresholds(router, this.#models.get(model)?.thresholds ?? options.busyThresholds)
+        if (own === null) applyThresholds(router, this.#models.get(model)?.thresholds ?? options.busyThresholds)
         return router
       },
     }, () => this.#reconcile(model))
     pool.routed.onGone = (workerId) => { for (const generate of this.#pipelines()) generate.instanceGone(pool.routed, workerId) }
     pool.routed.onWorker = () => { if (this.#models.get(model)?.served === null) queueMicrotask(() => this.#reconcile(model)) }
     this.#pools.set(state.key, pool)
+  }
+
+  /** A plain decode stage is routed by load alone. */
+  #followsEvents(stage: PoolStage): boolean {
+    const { useKvEvents, conditional } = this.#parts.options
+    return useKvEvents && (stage !== 'decode' || conditional !== null)
   }
 
   /** Pools of this model that discovery does not know any more. */
@@ -301,7 +334,7 @@ export class FrontendModels implements ModelCatalog {
     const files = fileKey(main.state.card)
     const entries = (): ServedEntry[] => [...model.entries.values()].filter(({ pool, state: { card } }) => pool.isUsable && fileKey(card) === files)
     const same = before !== null && before.text === text && before.describes(main.state)
-    model.served = same ? before : new FrontendModel({ name: model.name, createdSeconds: model.createdSeconds, text, state: main.state, clock, random, entries })
+    model.served = same ? before : new FrontendModel({ name: model.name, createdSeconds: model.createdSeconds, text, state: main.state, clock, random, singleCalls: this.#singleCalls, entries })
   }
 
   /** Namespaces may differ in block size, not in what clients see of the model. */

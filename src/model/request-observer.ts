@@ -18,8 +18,15 @@ export interface RequestObserver {
   onMigration(failure: Failure): void
   /** The prefill stage failed and the decode worker computes the prompt. */
   onPrefillFallback(reason: string): void
+  /** Conditional disaggregation looked at a request: it skips the prefill workers, or takes them; `reason` says why. */
+  onConditional(outcome: 'bypass' | 'remote', reason: string): void
+  /** What a session's binding meant for the choice of a worker. */
+  onSession(stage: 'prefill' | 'decode', outcome: SessionOutcome): void
   /** A prefill worker's topology rule could not be applied. */
   onUnconstrained(): void
   /** The request is over. Exactly once for each `onStarted`. */
   onEnded(outcome: 'success' | 'error' | 'cancelled', outputTokens: number, seconds: number, failure: Failure | null): void
 }
+
+/** `unbound`: the table of sessions is full; `dropped`: the bound worker cannot serve any more. */
+export type SessionOutcome = 'bound' | 'reused' | 'rebound' | 'dropped' | 'waited' | 'unbound' | 'conflict'

@@ -144,6 +144,8 @@ function requestMetrics(context: Context): RequestObserver {
   const retries = set.counter('warmpath_retries_total', 'Attempts that failed and were followed by another', {}, ['class', 'reason'])
   const migrations = set.counter('warmpath_migrations_total', 'Requests that went on elsewhere after their worker was lost', {}, ['class', 'reason'])
   const fallbacks = set.counter('warmpath_prefill_fallback_total', 'Requests whose prompt the decode worker computed because the prefill stage failed', {}, ['reason'])
+  const conditional = set.counter('warmpath_conditional_disagg_total', 'Requests that conditional disaggregation looked at, by outcome and reason', {}, ['outcome', 'reason'])
+  const sessions = set.counter('warmpath_session_affinity_total', "What a session's binding meant for the choice of a worker", {}, ['stage', 'outcome'])
   const unconstrained = set.counter('warmpath_kv_transfer_unconstrained_total', 'Hand-overs whose topology rule could not be applied', {}).with()
   const success = outcomes.with('success')
   const lost = overlapLost(context)
@@ -178,6 +180,8 @@ function requestMetrics(context: Context): RequestObserver {
     onRetry: (failure) => retries.with(failure.class, failure.reason).inc(),
     onMigration: (failure) => migrations.with(failure.class, failure.reason).inc(),
     onPrefillFallback: (reason) => fallbacks.with(reason).inc(),
+    onConditional: (outcome, reason) => conditional.with(outcome, reason).inc(),
+    onSession: (stage, outcome) => sessions.with(stage, outcome).inc(),
     onUnconstrained: () => unconstrained.inc(),
     onEnded: (outcome, outputTokens, _seconds, failure) => {
       ended.inc()

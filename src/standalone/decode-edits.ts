@@ -22,14 +22,21 @@ export interface DecodeEditsInput {
   /** `routing_constraints` for the worker. */
   readonly taints: ValueMap | null
   readonly decodeKvReuse: boolean
+  /** Decode workers are chosen by their caches too: the overlap credit is left as it is. */
+  readonly keepsOverlapCredit: boolean
+  /** In place of the caller's. */
+  readonly annotations: readonly string[] | null
 }
 
 const overrideNames = ['overlap_score_credit', 'prefill_load_scale', 'router_temperature', 'assume_kv_reuse', 'track_prefill_tokens', 'shared_cache_multiplier']
 
-export function decodeEdits({ generate, dpRank, tokens, handOver, taints, decodeKvReuse }: DecodeEditsInput): RequestEdits {
+export function decodeEdits({ generate, dpRank, tokens, handOver, taints, decodeKvReuse, keepsOverlapCredit, annotations }: DecodeEditsInput): RequestEdits {
   const stop = reducedStop(generate, tokens.length)
-  const appended = tokens.length === 0 ? {} : { appendedTokens: tokens, ...(stop === null ? {} : { stopConditions: stop }) }
-  if (handOver === null) return { routing: { dp_rank: dpRank }, ...appended }
+  const common = {
+    ...(tokens.length === 0 ? {} : { appendedTokens: tokens, ...(stop === null ? {} : { stopConditions: stop }) }),
+    ...(annotations === null ? {} : { annotations }),
+  }
+  if (handOver === null) return { routing: { dp_rank: dpRank }, ...common }
   const { leg, payload } = handOver
   const own = mapOf(generate.field('router_config_override'))
   const nulls = Object.fromEntries(overrideNames.map((name) => [name, own[name] ?? null]))
@@ -38,9 +45,9 @@ export function decodeEdits({ generate, dpRank, tokens, handOver, taints, decode
       prefill_worker_id: leg.worker.workerId, dp_rank: dpRank,
       ...(payload.kind === 'bootstrap' ? { prefill_dp_rank: leg.worker.dpRank } : {}), ...(taints === null ? {} : { routing_constraints: taints }),
     },
-    override: { ...nulls, overlap_score_credit: 0, track_prefill_tokens: false, ...(decodeKvReuse ? {} : { assume_kv_reuse: false }) },
+    override: { ...nulls, ...(keepsOverlapCredit ? {} : { overlap_score_credit: 0 }), track_prefill_tokens: false, ...(decodeKvReuse ? {} : { assume_kv_reuse: false }) },
     ...(payload.kind === 'params' ? { prefillResult: { params: payload.params, promptTokensDetails: payload.promptTokensDetails } } : { bootstrapInfo: payload.info }),
-    ...appended,
+    ...common,
   }
 }
 

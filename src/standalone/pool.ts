@@ -7,7 +7,8 @@
 import type { WorkerDescription, WorkerId, WorkerRole } from '../model/worker.ts'
 import { describeUnknownWorker, describeWorker, type ModelCard } from '../dynamo/cards/model-card.ts'
 import type { KnownInstance } from '../dynamo/instances/instance-directory.ts'
-import type { Log } from '../ports.ts'
+import type { JsonObject, Log } from '../ports.ts'
+import { isObject } from '../dynamo/wire/json.ts'
 import type { Router } from '../router/contract.ts'
 
 /** What the cards of a pool have in common. */
@@ -16,6 +17,8 @@ export interface PoolFacts {
   readonly isEagle: boolean
   readonly role: WorkerRole
   readonly modelName: string
+  /** `router_config` of the first card; null: it has none. */
+  readonly routerConfig: JsonObject | null
 }
 
 export interface WorkerPoolOptions {
@@ -78,7 +81,7 @@ export class WorkerPool {
     this.#cardless.delete(workerId)
     const blockSize = cardSize ?? (options.blockSize as number)
     if (!this.#sizeAccepted(workerId, blockSize, cardSize)) return
-    this.#settle({ blockSize, isEagle: card?.isEagle ?? false, role: card?.role ?? 'aggregated', modelName: card?.displayName ?? 'unknown' }, card !== null)
+    this.#settle({ blockSize, isEagle: card?.isEagle ?? false, role: card?.role ?? 'aggregated', modelName: card?.displayName ?? 'unknown', routerConfig: routerConfigOf(card) }, card !== null)
     const described = card === null ? describeUnknownWorker(workerId) : describeWorker(card, loraNamesOf(loraCards.values()))
     const worker = record.deviceType === 'cpu' ? { ...described, isCpu: true } : described
     this.#router?.upsertWorker(worker)
@@ -139,6 +142,7 @@ export class WorkerPool {
     if (old !== null && inUse && !onlyGuessed) return
     const workers = onlyGuessed && this.#router !== null ? [...this.#router.workers] : []
     this.#facts = facts
+    this.#router?.closeQueue()
     this.#router = this.#parts.createRouter(facts)
     for (const worker of workers) {
       this.#router.upsertWorker(worker)
@@ -150,6 +154,12 @@ export class WorkerPool {
   #cardlessOnly(facts: PoolFacts): boolean {
     return facts.modelName === 'unknown'
   }
+}
+
+/** What a card says of the router over its workers. */
+export function routerConfigOf(card: ModelCard | null): JsonObject | null {
+  const own = card?.raw['router_config']
+  return isObject(own) ? (own as JsonObject) : null
 }
 
 const sameFacts = (left: PoolFacts, right: PoolFacts): boolean =>

@@ -7,6 +7,7 @@ import type { Router } from '../router/contract.ts'
 import { EncodedValue, type GenerateRequest, type RequestEdits } from '../dynamo/wire/generate-request.ts'
 import { readPrefillOutput } from '../dynamo/wire/prefill-output.ts'
 import { peekOutput } from '../dynamo/wire/output-frame.ts'
+import { markedAnnotations } from './conditional-bypass.ts'
 import type { Leg, RoutedGenerate, RoutedGenerateParts } from './routed-generate.ts'
 import type { RoutedPool } from './routed-pool.ts'
 import type { RoutedRequest } from './routed-request.ts'
@@ -67,11 +68,13 @@ export class PrefillLeg implements ResponseListener, Leg {
     const { parts, owner, pool, routed, decision, generate, instance } = this.#at
     this.#activeMs = parts.clock.nowMs()
     owner.attach(pool, decision.workerId, this)
+    const annotations = markedAnnotations(generate, parts.options.decidesStages, false)
     const edits: RequestEdits = {
       routing: { prefill_worker_id: decision.workerId, prefill_dp_rank: decision.dpRank, dp_rank: decision.dpRank },
       stopConditions: { max_tokens: 1 },
       ...(this.#handOver.bootstrapInfo === null ? {} : { bootstrapInfo: this.#handOver.bootstrapInfo }),
       ...(appendedTokens.length === 0 ? {} : { appendedTokens }),
+      ...(annotations === null ? {} : { annotations }),
     }
     const { id, metadata } = routed.request
     this.#call = parts.client.call(instance, { id, headers, metadata, codec: instance.codec, body: generate.forWorker(edits, instance.codec) }, this)

@@ -7,6 +7,7 @@
  */
 import type { Failure } from '../model/failure.ts'
 import type { WorkerId } from '../model/worker.ts'
+import type { ConditionalDisagg } from '../disagg/conditional.ts'
 import type { PrefillErrorPolicy } from '../disagg/fall-back.ts'
 import type { Clock, IncomingRequest, Log, Random, RequestPlaneClient, ResponseWriter } from '../ports.ts'
 import type { RequestObserver } from '../model/request-observer.ts'
@@ -24,9 +25,15 @@ export interface RoutedGenerateOptions {
   readonly activeRequestsMax: number
   /** How often a request whose worker is lost in the middle goes on elsewhere. */
   readonly migrationLimit: number
+  /** Prompt and answer together beyond which a request does not go on elsewhere, and its tokens are not kept; null: no bound. */
+  readonly migrationLengthMax: number | null
   readonly onPrefillError: PrefillErrorPolicy
   /** Count the prompt's blocks on the decode worker as shared with other requests. */
   readonly decodeKvReuse: boolean
+  /** When a request skips the prefill workers; null: never. */
+  readonly conditional: ConditionalDisagg | null
+  /** Two stages are this router's business, so a caller's own mark of a skipped prefill stage is taken away. */
+  readonly decidesStages: boolean
 }
 
 export interface RoutedGenerateParts {
@@ -48,7 +55,7 @@ export interface RoutedGenerateParts {
 
 /** How the prompt was computed, known before the first output. */
 export interface RouteNote {
-  /** `none`: no prefill stage. `remote`: handed over. `fallback:<reason>`: the decode worker computes it. */
+  /** `none`: no prefill stage. `remote`: handed over. `bypass`: skipped. `fallback:<reason>`: the decode worker computes it. */
   readonly prefill: string
   /** Prompt tokens that the prefill worker took from its cache, when it says so. */
   readonly prefillCachedTokens: number | null

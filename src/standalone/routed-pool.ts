@@ -2,6 +2,7 @@
  * The workers of one pool, ready to be routed to: instances and cards from discovery, a router over them, and the KV events
  * and loads that feed it. A pool has one endpoint, or several whose workers serve the same.
  */
+import { AffinityTable, type AffinityRules } from '../affinity/affinity-table.ts'
 import type { WorkerId } from '../model/worker.ts'
 import type { Clock, Discovery, EndpointId, EventPlane, InstanceRecord, Log, Random, RequestPlaneClient } from '../ports.ts'
 import type { Router } from '../router/contract.ts'
@@ -33,8 +34,14 @@ export interface RoutedPoolParts {
   readonly log: Log
   readonly options: RoutedPoolOptions
   createRouter(facts: PoolFacts): Router
+  /** How sessions are bound to workers of this pool; null or left out: not. Asked when the router is made. */
+  affinityOf?(facts: PoolFacts): AffinityRules | null
   /** Instances that may be used; left out: all. Call `recheck` when its answers have changed. */
   accepts?(instance: KnownInstance): boolean
+}
+
+export interface PoolAffinity extends AffinityRules {
+  readonly table: AffinityTable
 }
 
 /** What is followed of one endpoint. */
@@ -56,6 +63,7 @@ export class RoutedPool {
   /** A worker came, or its card changed. */
   onWorker: (() => void) | null = null
   readonly #parts: RoutedPoolParts
+  #affinity: PoolAffinity | null = null
   readonly #aside = new Set<WorkerId>()
   readonly #members = new Map<string, Member>()
   #isStarted = false
@@ -67,12 +75,16 @@ export class RoutedPool {
     this.pool = new WorkerPool({
       options: { blockSize: options.blockSize, strictBlockSize: options.strictBlockSize, cardGraceMs },
       log,
-      createRouter: (facts) => parts.createRouter(facts),
+      createRouter: (facts) => {
+        this.#bindSessions(parts.affinityOf?.(facts) ?? null)
+        return parts.createRouter(facts)
+      },
       onWorker: (worker) => {
         this.#memberOf(worker.workerId)?.follower?.upsertWorker(worker)
         this.onWorker?.()
       },
       onWorkerGone: (workerId) => {
+        this.#affinity?.table.dropWorker(workerId)
         for (const { follower } of this.#members.values()) follower?.removeWorker(workerId)
       },
     })
@@ -81,6 +93,17 @@ export class RoutedPool {
   /** Null until the first worker that can be used. */
   get router(): Router | null {
     return this.pool.router
+  }
+
+  /** Bindings of sessions to this pool's workers; null: none are made. */
+  get affinity(): PoolAffinity | null {
+    return this.#affinity
+  }
+
+  #bindSessions(rules: AffinityRules | null): void {
+    if (rules?.ttlMs === this.#affinity?.ttlMs && rules?.mode === this.#affinity?.mode) return
+    const { discovery } = this.#parts
+    this.#affinity = rules === null ? null : { ...rules, table: new AffinityTable({ ttlMs: rules.ttlMs, writerId: discovery.instanceId }) }
   }
 
   /** Of the first endpoint. */
@@ -166,6 +189,7 @@ export class RoutedPool {
   tick(): void {
     this.setAsideIds()
     this.router?.tick()
+    this.#affinity?.table.tick(this.#parts.clock.nowMs())
     this.pool.tick(this.#parts.clock.nowMs())
   }
 

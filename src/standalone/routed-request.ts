@@ -4,7 +4,7 @@
  * prompt (migration). Every round has bookings, room and hand-over id of its own, and gives them back before the next.
  */
 import type { Decision, Parked, Refusal } from '../model/decision.ts'
-import { FailureError, isRetryableElsewhere, type Failure } from '../model/failure.ts'
+import { isRetryableElsewhere, type Failure } from '../model/failure.ts'
 import type { RoutingRequest } from '../model/routing-request.ts'
 import type { WorkerId } from '../model/worker.ts'
 import { afterPrefillFailure } from '../disagg/fall-back.ts'
@@ -12,13 +12,17 @@ import type { DecodePayload } from '../disagg/hand-over.ts'
 import { canContinue, isMigratable } from '../disagg/migration.ts'
 import type { CancelKind, IncomingRequest, ResponseWriter } from '../ports.ts'
 import { decodeGenerateRequest, type EncodedValue, type GenerateRequest, type RequestEdits } from '../dynamo/wire/generate-request.ts'
+import { encodeItem } from '../dynamo/wire/items.ts'
 import { encodeQueryAnswer, transcodeFrame } from '../dynamo/wire/output-frame.ts'
-import { chooseWorker, previewWorker } from './choose-worker.ts'
-import { decodeConstraint, isBootstrapPool, prefillHints, unreachablePrefillWorkers } from './decode-constraint.ts'
+import { previewWorker, withPolicyClass } from './choose-worker.ts'
+import { bypassMark } from './conditional-bypass.ts'
+import { decodeConstraint, isBootstrapPool } from './decode-constraint.ts'
 import { DecodeAttempt } from './decode-attempt.ts'
 import { decodeEdits, mapOf, outgoingHeaders, type HandedOver, type ValueMap } from './decode-edits.ts'
 import { PrefillLeg, type PrefillListener } from './prefill-leg.ts'
-import { refusalFailure } from './refusal-failure.ts'
+import { failureOf } from './query-endpoints.ts'
+import { RequestStages } from './request-stages.ts'
+import { isQueueRefusal, refusalFailure } from './refusal-failure.ts'
 import { relayedFailure } from './relay-failure.ts'
 import { answerFailure, type RouteNote, type RoutedGenerate, type RoutedGenerateParts } from './routed-generate.ts'
 import type { RoutedPool } from './routed-pool.ts'
@@ -30,11 +34,10 @@ export class RoutedRequest {
   readonly #owner: RoutedGenerate
   readonly #bookingId: string
   readonly #onRouted: ((note: RouteNote) => void) | null
-  readonly #failedDecode = new Set<WorkerId>()
-  readonly #failedPrefill = new Set<WorkerId>()
   readonly request: IncomingRequest
   readonly response: ResponseWriter
   #generate: GenerateRequest | null = null
+  #stages: RequestStages | null = null
   #attempt: DecodeAttempt | null = null
   #prefill: PrefillLeg | null = null
   /** The round waits in the queue of a pool. */
@@ -80,6 +83,11 @@ export class RoutedRequest {
   }
 
   keepTokens(tokenIds: readonly number[]): void {
+    if (this.#tooLong(this.#tokens.length + tokenIds.length)) {
+      this.#migratable = false
+      this.#tokens.length = 0
+      return
+    }
     for (const id of tokenIds) this.#tokens.push(id)
   }
 
@@ -88,45 +96,53 @@ export class RoutedRequest {
     // At once: callers give up a request without a prologue when the router's record goes, as it does for a drain.
     this.response.begin()
     let generate: GenerateRequest
+    let stages: RequestStages
     try {
-      generate = decodeGenerateRequest(this.request.body, this.request.codec)
+      generate = withPolicyClass(decodeGenerateRequest(this.request.body, this.request.codec), this.request.metadata)
+      stages = new RequestStages(this.#parts, this.request, generate, this.#bookingId)
     } catch (error) {
       observer.onStarted(0, 'unknown')
-      this.#fail(invalidRequest(error))
+      this.#fail(failureOf(error))
       return
     }
     this.#generate = generate
+    this.#stages = stages
     observer.onStarted(generate.tokens.length, generate.model)
     this.response.onCancel = (kind) => this.#cancelled(kind)
     this.response.onDrain = () => this.#attempt?.resume()
     if (this.#over) return
     if (generate.queryOnly) {
-      this.#answerQuery(generate)
+      this.#answerQuery(generate, stages)
       return
     }
-    this.#migratable = options.migrationLimit > 0 && generate.routing.pin === undefined && canContinue(mapOf(generate.field('sampling_options')))
+    this.#migratable = options.migrationLimit > 0 && generate.routing.pin === undefined && canContinue(mapOf(generate.field('sampling_options'))) && !this.#tooLong(0)
     this.#round(null)
+  }
+
+  #tooLong(outputTokens: number): boolean {
+    const max = this.#parts.options.migrationLengthMax
+    return max !== null && (this.#generate?.tokens.length ?? 0) + outputTokens > max
   }
 
   // ---- One round ----
 
   /** `after`: the failure of the round before, answered when nobody else is left. */
   #round(after: Failure | null): void {
-    const { prefillPool } = this.#parts
-    const pool = prefillPool.call(this.#parts)
-    if (pool === null) this.#decode(after, null)
+    const pool = this.#parts.prefillPool()
+    if (this.#prefillNote === 'bypass') this.#prefillNote = 'none'
+    const preview = this.#stages?.bypass(pool) ?? null
+    if (preview !== null) this.#prefillNote = 'bypass'
+    if (pool === null || preview !== null) this.#decode(after, null, preview)
     else this.#startPrefill(pool, after)
   }
 
   #startPrefill(pool: RoutedPool, after: Failure | null): void {
     const generate = this.#generate
-    if (this.#over || generate === null) return
-    const { pool: decodePool } = this.#parts
-    const hints = prefillHints(generate, pool)
-    const excluded = new Set([...this.#failedPrefill, ...unreachablePrefillWorkers(pool, decodePool)])
-    const request: Omit<RoutingRequest, 'excludedWorkerIds'> = { ...hints, requestId: this.#bookingId, model: generate.model, tokens: generate.tokens }
-    const isPinned = hints.pin !== undefined
-    const answer = chooseWorker(pool, { request, excluded }, (late) => this.#unparked(() => this.#prefillChosen(generate, pool, after, isPinned, late)))
+    const stages = this.#stages
+    if (this.#over || generate === null || stages === null) return
+    const choice = stages.prefillRequest(pool)
+    const isPinned = choice.requested !== null
+    const answer = stages.prefill.choose(pool, choice, choice.requested, (late) => this.#unparked(() => this.#prefillChosen(generate, pool, after, isPinned, late)))
     if (answer.kind === 'parked') this.#parked = answer
     else this.#prefillChosen(generate, pool, after, isPinned, answer)
   }
@@ -141,6 +157,8 @@ export class RoutedRequest {
   #prefillChosen(generate: GenerateRequest, pool: RoutedPool, after: Failure | null, isPinned: boolean, decision: Decision | Refusal): void {
     const { observer, log } = this.#parts
     if (decision.kind === 'refused') {
+      // What the queue refuses is refused: no other stage makes room for it.
+      if (isQueueRefusal(decision)) return this.#refused(decision)
       observer.onRefused(decision)
       this.#prefillFailed(pool, after ?? refusalFailure(decision), false, isPinned)
       return
@@ -149,7 +167,7 @@ export class RoutedRequest {
     const { router } = pool
     if (instance === undefined || router === null) {
       router?.free(this.#bookingId)
-      this.#failedPrefill.add(decision.workerId)
+      this.#stages?.failedPrefill.add(decision.workerId)
       this.#startPrefill(pool, after)
       return
     }
@@ -162,7 +180,7 @@ export class RoutedRequest {
       onDone: () => this.#prefillDone(leg),
       onFailed: (failure, handedOver) => {
         if (this.#prefill !== leg) return
-        this.#failedPrefill.add(decision.workerId)
+        this.#stages?.failedPrefill.add(decision.workerId)
         log.warn({ request_id: this.request.id, worker_id: decision.workerId.toString(), stage: 'prefill', reason: failure.reason }, `prefill failed: ${failure.message}`)
         this.#prefillFailed(pool, failure, handedOver, isPinned)
       },
@@ -201,7 +219,7 @@ export class RoutedRequest {
   }
 
   #othersLeft(pool: RoutedPool): boolean {
-    for (const worker of pool.router?.workers ?? []) if (!this.#failedPrefill.has(worker.workerId)) return true
+    for (const worker of pool.router?.workers ?? []) if (this.#stages?.failedPrefill.has(worker.workerId) !== true) return true
     return false
   }
 
@@ -236,17 +254,21 @@ export class RoutedRequest {
     this.#end('success', null)
   }
 
-  #decode(after: Failure | null, handOver: HandedOver | null): void {
+  /** `preview`: the worker that is to compute the prompt itself. */
+  #decode(after: Failure | null, handOver: HandedOver | null, preview: Decision | null = null): void {
     const generate = this.#generate
-    if (this.#over || generate === null) return
+    const stages = this.#stages
+    if (this.#over || generate === null || stages === null) return
     const { pool, options } = this.#parts
     const constraint = handOver === null ? null : decodeConstraint(this.#parts, generate, handOver.leg.worker.workerId)
+    const choice = stages.decodeRequest()
     const request: Omit<RoutingRequest, 'excludedWorkerIds'> = {
-      ...generate.routing, ...constraint?.routing, requestId: this.#bookingId, model: generate.model, tokens: generate.tokens,
+      ...choice.request, ...constraint?.routing,
+      ...(preview === null ? {} : { pin: { workerId: preview.workerId, dpRank: preview.dpRank } }),
       ...(handOver === null ? {} : { override: { ...generate.routing.override, trackPrefillTokens: false, ...(options.decodeKvReuse ? {} : { assumeKvReuse: false }) } }),
     }
     const taints = constraint?.taints ?? null
-    const answer = chooseWorker(pool, { request, excluded: this.#failedDecode }, (late) => this.#unparked(() => this.#decodeChosen(generate, after, handOver, taints, late)))
+    const answer = stages.decode.choose(pool, { ...choice, request }, choice.requested, (late) => this.#unparked(() => this.#decodeChosen(generate, after, handOver, taints, late)))
     if (answer.kind === 'parked') {
       this.#parked = answer
       this.#parkedHandOver = handOver
@@ -257,7 +279,13 @@ export class RoutedRequest {
     const { observer, pool } = this.#parts
     if (decision.kind === 'refused') {
       this.#endRound()
-      if (after !== null) this.#fail(after)
+      const prefill = this.#stages?.isBypassed === true ? this.#parts.prefillPool() : null
+      if (prefill !== null && this.#stages !== null) {
+        // The previewed worker cannot take it after all.
+        this.#stages.isBypassed = false
+        this.#prefillNote = 'none'
+        this.#startPrefill(prefill, after)
+      } else if (after !== null) this.#fail(after)
       else this.#refused(decision)
       return
     }
@@ -266,7 +294,7 @@ export class RoutedRequest {
     if (instance === undefined || router === null) {
       // The record left between the directory's event and this call; its removal from the router follows.
       router?.free(this.#bookingId)
-      this.#failedDecode.add(decision.workerId)
+      this.#stages?.failedDecode.add(decision.workerId)
       this.#decode(after, handOver)
       return
     }
@@ -278,7 +306,8 @@ export class RoutedRequest {
   }
 
   #decodeEdits(generate: GenerateRequest, decision: Decision, handOver: HandedOver | null, taints: ValueMap | null): RequestEdits {
-    return decodeEdits({ generate, dpRank: decision.dpRank, tokens: this.#tokens, handOver, taints, decodeKvReuse: this.#parts.options.decodeKvReuse })
+    const options = this.#stages?.editOptions ?? { decodeKvReuse: false, keepsOverlapCredit: false, annotations: null }
+    return decodeEdits({ generate, dpRank: decision.dpRank, tokens: this.#tokens, handOver, taints, ...options })
   }
 
   // ---- What legs tell ----
@@ -299,6 +328,7 @@ export class RoutedRequest {
     if (this.#noted) return
     this.#noted = true
     this.#onRouted?.({ prefill: this.#prefillNote, prefillCachedTokens: this.prefillCachedTokens })
+    if (this.#stages?.isBypassed === true) this.response.writeItem(encodeItem({ event: bypassMark, comment: ['true'] }, this.request.codec))
   }
 
   /** An attempt ended without a complete answer. Its booking is already released. */
@@ -308,7 +338,7 @@ export class RoutedRequest {
     if (this.#over) return
     const { options, pool } = this.#parts
     if (instanceAtFault && options.inhibitedMs > 0) pool.setAside(workerId, options.inhibitedMs)
-    this.#failedDecode.add(workerId)
+    this.#stages?.failedDecode.add(workerId)
     this.#again(failure)
   }
 
@@ -398,7 +428,7 @@ export class RoutedRequest {
     if (!this.#releasing) return
     this.#releasing = false
     this.#endRound()
-    this.#owner.ended(this, this.#bookingId)
+    this.#ended()
   }
 
   /** Gives back what the round holds. */
@@ -412,16 +442,17 @@ export class RoutedRequest {
 
   // ---- Answers ----
 
-  #answerQuery(generate: GenerateRequest): void {
+  #answerQuery(generate: GenerateRequest, stages: RequestStages): void {
     const { pool } = this.#parts
-    const request = { ...generate.routing, requestId: this.#bookingId, model: generate.model, tokens: generate.tokens }
-    const answer = previewWorker(pool, { request, excluded: none })
+    const choice = stages.decodeRequest()
+    const answer = stages.decode.preview(pool, choice, choice.requested)
     if (answer.kind === 'refused') {
       this.#refused(answer)
       return
     }
     const prefillPool = this.#parts.prefillPool()
-    const prefill = prefillPool === null ? null : previewWorker(prefillPool, { request: { ...request, ...prefillHints(generate, prefillPool) }, excluded: new Set(unreachablePrefillWorkers(prefillPool, pool)) })
+    const wanted = prefillPool === null ? null : stages.prefillRequest(prefillPool)
+    const prefill = prefillPool === null || wanted === null ? null : stages.prefill.preview(prefillPool, wanted, wanted.requested)
     this.relaying()
     this.response.writeItem(encodeQueryAnswer(this.request.codec, {
       workerId: answer.workerId, dpRank: answer.dpRank, prefill: prefill === null || prefill.kind === 'refused' ? null : prefill,
@@ -447,6 +478,11 @@ export class RoutedRequest {
 
   #end(outcome: 'success' | 'error' | 'cancelled', failure: Failure | null): void {
     this.#note(outcome, failure)
+    this.#ended()
+  }
+
+  #ended(): void {
+    this.#stages?.release()
     this.#owner.ended(this, this.#bookingId)
   }
 
@@ -467,10 +503,4 @@ export class RoutedRequest {
       logit: decision.cost, overlap_blocks: decision.deviceBlocks, attempt: this.#retries + this.#migrations,
     }, decision.pinned ? 'Selected pinned worker' : 'Selected worker')
   }
-}
-
-function invalidRequest(error: unknown): Failure {
-  if (error instanceof FailureError) return error.failure
-  const message = error instanceof Error ? error.message : String(error)
-  return { class: 'InvalidRequest', reason: 'request.invalid_argument', message }
 }

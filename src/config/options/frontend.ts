@@ -1,5 +1,7 @@
 /** Options of `warmpath frontend`: those of Dynamo's frontend, the router's where they apply, and our own. */
 import { booleanOption, integerOption, maybeInteger, maybeNumber, maybePath, maybeText, textOption, type Option, type OptionInput, type OptionValue } from '../option.ts'
+import { disaggOptions } from './disagg.ts'
+import { queueOptions } from './queue.ts'
 import { routerCoreOptions } from './router-core.ts'
 import { routerOwnOptions } from './router-own.ts'
 import { routerUnbuiltOptions } from './router-unbuilt.ts'
@@ -25,9 +27,7 @@ const idle = (name: string, env: string, noEffect: string, more: Partial<OptionI
   maybeText({ name, env: [env], section: serving, noEffect, help: 'Accepted for compatibility.', ...more })
 
 const { endpoint: _endpoint, blockSize: _blockSize, ...costOptions } = routerCoreOptions
-const { conditionalDisagg, conditionalDisaggConfig, ...restUnbuilt } = routerUnbuiltOptions
 const { config, onPrefillError, decodeKvReuse, kvEventGraceSeconds, retryLimit, firstOutputTimeoutSeconds, outputTimeoutSeconds, activeRequestsMax } = routerOwnOptions
-const neverSkipped = { why: 'every prompt is computed by a prefill worker while there is one', mend: 'leave it out' }
 
 export const frontendOptions = {
   config,
@@ -112,21 +112,9 @@ export const frontendOptions = {
   }),
   ...costOptions,
   ...selectionOptions,
-  ...restUnbuilt,
-  conditionalDisagg: { ...conditionalDisagg, unavailable: neverSkipped },
-  conditionalDisaggConfig: { ...conditionalDisaggConfig, unavailable: neverSkipped },
-  sessionAffinityTtlSeconds: maybeInteger({
-    name: 'router-session-affinity-ttl-secs', env: ['DYN_ROUTER_SESSION_AFFINITY_TTL_SECS'], minimum: 1, maximum: 31_536_000, unit: 'seconds', isNullable: true,
-    ...lacking('requests of a session are routed by their cached prefix, without a binding'), help: 'Bind sessions to a worker.',
-  }),
-  sessionAffinityMode: textOption('hard', {
-    name: 'router-session-affinity-mode', env: ['DYN_ROUTER_SESSION_AFFINITY_MODE'], choices: ['hard', 'soft'], section: serving,
-    noEffect: 'it belongs to --router-session-affinity-ttl-secs', help: 'Accepted for compatibility.',
-  }),
-  migrationLengthMax: maybeInteger({
-    name: 'migration-max-seq-len', env: ['DYN_MIGRATION_MAX_SEQ_LEN'], minimum: 1, unit: 'tokens', isNullable: true,
-    ...lacking('requests of any length migrate'), help: 'Longest sequence that migrates.',
-  }),
+  ...queueOptions,
+  ...routerUnbuiltOptions,
+  ...disaggOptions,
   discoveryBackend: asFlag(runtimeOptions.discoveryBackend),
   requestPlane: asFlag(runtimeOptions.requestPlane),
   responsePlane: asFlag(runtimeOptions.responsePlane),

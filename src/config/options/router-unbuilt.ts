@@ -1,5 +1,5 @@
 /** Options of Dynamo's router whose mechanism this version lacks: their defaults are accepted, other values end the start. */
-import { booleanOption, integerOption, maybeNumber, maybeText, textOption } from '../option.ts'
+import { booleanOption, integerOption } from '../option.ts'
 
 const unbuilt = 'Not available in this version'
 const gone = 'Names of earlier releases'
@@ -25,26 +25,6 @@ export const routerUnbuiltOptions = {
     origin: 'dynamo-removed', removedIn: '1.6', isDeprecatedInDynamo: true, section: unbuilt,
     unavailable: { why: 'events are read from the event plane, not from JetStream', mend: 'leave it out; the index is asked again from the workers at start' },
     help: 'Read cache events from a durable JetStream stream.',
-  }),
-  queueThreshold: maybeNumber({
-    name: 'router-queue-threshold', env: ['DYN_ROUTER_QUEUE_THRESHOLD'], minimum: 0, isNullable: true, isDeprecatedInDynamo: true, section: unbuilt,
-    unavailable: { why: 'requests are routed at once', mend: 'leave it out; --active-prefill-tokens-threshold-frac refuses on overload' },
-    help: 'Hold requests back while every worker has more prompt work than this fraction of its batch.',
-  }),
-  queuePolicy: textOption('fcfs', {
-    name: 'router-queue-policy', env: ['DYN_ROUTER_QUEUE_POLICY'], choices: ['fcfs', 'wspt'], isDeprecatedInDynamo: true, section: unbuilt,
-    unavailable: { why: 'there is no queue', mend: 'leave it out or give fcfs' },
-    help: 'Order of requests that are held back.',
-  }),
-  conditionalDisagg: booleanOption(false, {
-    name: 'router-conditional-disagg', env: ['DYN_ROUTER_CONDITIONAL_DISAGG'], since: 'Dynamo 1.6', section: unbuilt,
-    unavailable: { why: 'a standalone router routes one pool, in Dynamo too', mend: 'set it on the frontend' },
-    help: 'Let short prompts skip remote prefill.',
-  }),
-  conditionalDisaggConfig: maybeText({
-    name: 'router-conditional-disagg-config', env: ['DYN_ROUTER_CONDITIONAL_DISAGG_CONFIG'], since: 'Dynamo 1.6', section: unbuilt,
-    unavailable: { why: 'a standalone router routes one pool, in Dynamo too', mend: 'set it on the frontend' },
-    help: 'Rules of that, as JSON.',
   }),
   resetStates: booleanOption(false, {
     name: 'router-reset-states', env: ['DYN_ROUTER_RESET_STATES'], origin: 'dynamo-removed', removedIn: '1.6', section: gone,
