@@ -52,7 +52,9 @@ export class ChunkMaker {
     pending.tokenIds.push(...delta.tokenIds)
     pending.logprobs.push(...delta.logprobs)
     const { streamOptions, queryOnly } = this.#plan
-    if (delta.text === '' && delta.reasoning === '' && delta.toolCalls.length === 0 && delta.finish === null && !queryOnly && !streamOptions.continuousUsage) return null
+    // The first tokens of a chat are told even when they are no text yet, as Dynamo does: clients measure the first token by it.
+    const begins = !pending.sent && this.#plan.kind === 'chat' && delta.tokenIds.length > 0
+    if (delta.text === '' && delta.reasoning === '' && delta.toolCalls.length === 0 && delta.finish === null && !queryOnly && !streamOptions.continuousUsage && !begins) return null
     const extras = stepExtras(this.#plan, step, pending.tokenIds, this.#times)
     const choice = this.#plan.kind === 'chat' ? this.#chatChoice(step, pending) : this.#completionChoice(step, pending)
     pending.tokenIds = []
@@ -170,7 +172,7 @@ export class WholeAnswer {
     return {
       index,
       message: {
-        content: this.#plan.queryOnly || (text === '' && toolCalls.length > 0) ? null : text,
+        content: text === '' ? null : text,
         refusal: null,
         ...(toolCalls.length === 0 ? {} : { tool_calls: toolCalls.map(callObject) }),
         role: 'assistant',
