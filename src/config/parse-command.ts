@@ -14,6 +14,7 @@ import { tables } from './table.ts'
 import { UsageError, editDistance } from './usage-error.ts'
 import { valueFromText, valueFromYaml } from './value.ts'
 import type { PrefillLoadModel } from '../router/contract.ts'
+import { noProfiles, type PolicyProfiles } from './policy-profiles.ts'
 import { readConfigFile } from './yaml-files.ts'
 import type { SelectionPolicies } from './worker-selection.ts'
 
@@ -30,6 +31,8 @@ export interface ParsedConfig<Command extends CommandName = CommandName> {
   readonly trackingKey: Uint8Array | null
   /** The selection policy of a pool by its role; null for commands that route nothing. */
   readonly selectionPolicies: SelectionPolicies | null
+  /** Policy classes of the policy file. */
+  readonly policyProfiles: PolicyProfiles
   /** How prompt work decays; null: not. */
   readonly prefillLoadModel: PrefillLoadModel | null
 }
@@ -61,7 +64,7 @@ export async function parseCommand<Command extends CommandName>(
   noteReplacedAndIdle(draft)
   return deepFreeze({
     kind: 'config', command, values: draft.values as CommandValues<Command>, sources: draft.sources, warnings: draft.warnings,
-    trackingKey: rules?.trackingKey ?? null, selectionPolicies: rules?.selectionPolicies ?? null, prefillLoadModel: rules?.prefillLoadModel ?? null,
+    trackingKey: rules?.trackingKey ?? null, selectionPolicies: rules?.selectionPolicies ?? null, policyProfiles: rules?.policyProfiles ?? noProfiles, prefillLoadModel: rules?.prefillLoadModel ?? null,
   })
 }
 

@@ -8,6 +8,8 @@ export interface PolicyProfiles {
   readonly models: ReadonlyMap<string, PolicyProfile>
 }
 
+export const noProfiles: PolicyProfiles = { root: null, models: new Map() }
+
 /** Where an entry of a file stands: `:4`, or nothing when that is not known. */
 export type LineOf = (path: readonly (string | number)[]) => string
 

@@ -58,6 +58,7 @@ export class FrontendService {
     const { clock, log, service, client, eventPlane, discovery } = this.#parts
     const models = this.#models
     const open = models?.activeCount ?? 0
+    models?.closeQueues()
     if (models !== null && open > 0) {
       log.info({ stage: 'drain', open }, `draining: ${open} open requests may finish within ${service.shutdownTimeoutMs / 1000} s`)
       await new Promise<void>((resolve) => {

@@ -104,4 +104,4 @@ export const queueTimeout = (request: RoutingRequest, waitedMs: number, limitMs:
   )
 
 export const queueClosed = (request: RoutingRequest): Refusal =>
-  refusal(request, 'queue-closed', 'the router is shutting down and no worker has room: ask another router')
+  refusal(request, 'queue-closed', 'no worker has room, and the router waits for none any more (it is shutting down or its workers have changed): ask another router, or try again')

@@ -2,6 +2,7 @@
 import type { Decision, OnDecided, Parked, Refusal } from '../model/decision.ts'
 import type { RoutingRequest } from '../model/routing-request.ts'
 import type { WorkerId } from '../model/worker.ts'
+import type { GenerateRequest } from '../dynamo/wire/generate-request.ts'
 import { noWorkers } from './refusal-failure.ts'
 import type { RoutedPool } from './routed-pool.ts'
 
@@ -9,6 +10,12 @@ export interface Choice {
   readonly request: Omit<RoutingRequest, 'excludedWorkerIds' | 'avoidedWorkerIds'>
   /** Workers that failed this request, and those that cannot serve it. */
   readonly excluded: ReadonlySet<WorkerId>
+}
+
+/** The request with the policy class that its metadata names. */
+export function withPolicyClass(generate: GenerateRequest, metadata: Readonly<Record<string, string>>): GenerateRequest {
+  const policyClass = metadata['policy-class']
+  return policyClass === undefined ? generate : { ...generate, routing: { ...generate.routing, policyClass } }
 }
 
 /** Chooses and books. `parked`: the answer comes through `onDecided`, and only then. Better a doubtful worker than none. */

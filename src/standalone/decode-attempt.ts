@@ -30,6 +30,8 @@ export class DecodeAttempt implements ResponseListener, Leg {
   #call: CallHandle | null = null
   #released = false
   #sentMs = 0
+  /** Requests that waited when this one was sent. */
+  #queueDepth = 0
   #activeMs = 0
   #firstOutputMs = 0
   /** The prefill had ended when this began: then the first output waits for its blocks alone. */
@@ -51,6 +53,7 @@ export class DecodeAttempt implements ResponseListener, Leg {
     this.#sentMs = parts.clock.nowMs()
     this.#activeMs = this.#sentMs
     this.#followsPrefill = this.#at.prefill !== null && !routed.prefillPending
+    this.#queueDepth = this.#at.router.parkedCount + (parts.prefillPool()?.router?.parkedCount ?? 0)
     owner.attach(parts.pool, decision.workerId, this)
     const { id, metadata } = routed.request
     this.#call = parts.client.call(instance, { id, headers, metadata, codec: instance.codec, body: generate.forWorker(edits, instance.codec) }, this)
@@ -151,6 +154,7 @@ export class DecodeAttempt implements ResponseListener, Leg {
       ttftMs: firstMs - receivedAtMs,
       totalTimeMs: nowMs - receivedAtMs,
       kvTransferMs: this.#followsPrefill ? this.#firstOutputMs - this.#sentMs : null,
+      routerQueueDepth: this.#queueDepth,
       kvHitRate: decision.promptTokens === 0 ? 0 : Math.min(1, (routed.prefillCachedTokens ?? routed.prefillExpectedTokens ?? decision.cachedTokens) / decision.promptTokens),
     }
   }

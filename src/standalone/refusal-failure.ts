@@ -26,6 +26,9 @@ export function refusalFailure(refusal: Refusal): Failure {
   return { class: failureClass, reason, message: refusal.message }
 }
 
+/** Whether a limit or the end of the queue refused the request, and not the workers. */
+export const isQueueRefusal = ({ reason }: Refusal): boolean => reason === 'queue-limit' || reason === 'queue-full' || reason === 'queue-timeout' || reason === 'queue-closed'
+
 /** The refusal of a pool without a single usable worker. */
 export const noWorkers = (requestId: string): Refusal => ({
   kind: 'refused', requestId, reason: 'no-workers', exclusions: [],

@@ -219,10 +219,6 @@ export const routerRuntimeOptions = {
     ...env('router-active-request-expiry', 'DYN_ROUTER_ACTIVE_REQUEST_EXPIRY_SECS'), minimum: 0.001, unit: 'seconds', section: 'What is tracked',
     help: 'A running request without a sign of life for this long no longer counts as load.',
   }),
-  overlapRefreshSeconds: maybeText({
-    ...env('router-overlap-refresh-after', 'DYN_ROUTER_OVERLAP_REFRESH_AFTER_SECS'), section: 'What is tracked',
-    noEffect: 'requests are routed at once and never wait in a queue', help: 'Accepted for compatibility.',
-  }),
   zmqEndpointsPerSubscriber: maybeText({
     ...env('router-zmq-endpoints-per-sub', 'DYN_ROUTER_ZMQ_ENDPOINTS_PER_SUB'), section: planes,
     noEffect: 'every publisher has a socket of its own', help: 'Accepted for compatibility.',

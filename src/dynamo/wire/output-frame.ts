@@ -32,6 +32,8 @@ export interface OutputTiming {
   readonly ttftMs: number
   readonly totalTimeMs: number
   readonly kvHitRate: number
+  /** Requests that waited in the router when this one was sent; left out: 0. */
+  readonly routerQueueDepth?: number
   /** From the end of a prefill elsewhere to the first output; null without one, and where both stages run at once. */
   readonly kvTransferMs: number | null
 }
@@ -157,7 +159,7 @@ const workerValue = ({ workerId, dpRank, prefill }: WorkedBy): ValueMap => ({
 
 const timingValue = (timing: OutputTiming): ValueMap => ({
   request_received_ms: timing.requestReceivedMs, prefill_wait_time_ms: timing.prefillWaitTimeMs, prefill_time_ms: timing.prefillTimeMs,
-  ttft_ms: timing.ttftMs, total_time_ms: timing.totalTimeMs, kv_hit_rate: timing.kvHitRate, router_queue_depth: 0,
+  ttft_ms: timing.ttftMs, total_time_ms: timing.totalTimeMs, kv_hit_rate: timing.kvHitRate, router_queue_depth: timing.routerQueueDepth ?? 0,
   ...(timing.kvTransferMs === null ? {} : { kv_transfer_estimated_latency_ms: timing.kvTransferMs }),
 })
 
