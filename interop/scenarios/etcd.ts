@@ -3,24 +3,66 @@ import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
 import { join } from 'node:path'
 import { freePort, generateRequest, until, type Deployment, type Managed } from '../deployment.ts'
+import { httpPortOf } from './equality.ts'
 import { routerEndpoint, workerOf, type OverlapAnswer, type Scenario } from '../scenario.ts'
 
 const prompt = Array.from({ length: 64 }, (_, index) => 300 + index)
 
-async function startEtcd(deployment: Deployment, port: number): Promise<Managed> {
-  if (spawnSync('etcd', ['--version']).error !== undefined) throw new Error('etcd is not installed (Debian: etcd-server)')
-  const peer = await freePort()
-  const etcd = deployment.spawn('etcd', 'etcd', [
-    '--data-dir', join(deployment.folder, 'etcd'), '--listen-client-urls', `http://127.0.0.1:${port}`, '--advertise-client-urls', `http://127.0.0.1:${port}`,
-    '--listen-peer-urls', `http://127.0.0.1:${peer}`, '--initial-advertise-peer-urls', `http://127.0.0.1:${peer}`, '--initial-cluster', `default=http://127.0.0.1:${peer}`,
-  ])
-  await until('etcd answers', async () => {
-    try {
-      return (await fetch(`http://127.0.0.1:${port}/health`)).ok
-    } catch {
-      return false
-    }
-  })
+/** An etcd on one port and folder, which can be killed and started again. */
+export class EtcdProcess {
+  readonly #deployment: Deployment
+  readonly #port: number
+  readonly #peer: number
+  #runs = 0
+  #process: Managed | null = null
+
+  private constructor(deployment: Deployment, port: number, peer: number) {
+    this.#deployment = deployment
+    this.#port = port
+    this.#peer = peer
+  }
+
+  static async at(deployment: Deployment, port: number): Promise<EtcdProcess> {
+    if (spawnSync('etcd', ['--version']).error !== undefined) throw new Error('etcd is not installed (Debian: etcd-server)')
+    return new EtcdProcess(deployment, port, await freePort())
+  }
+
+  async run(): Promise<void> {
+    const [url, peerUrl] = [`http://127.0.0.1:${this.#port}`, `http://127.0.0.1:${this.#peer}`]
+    this.#runs += 1
+    this.#process = this.#deployment.spawn(`etcd-${this.#runs}`, 'etcd', [
+      '--data-dir', join(this.#deployment.folder, 'etcd'), '--listen-client-urls', url, '--advertise-client-urls', url,
+      '--listen-peer-urls', peerUrl, '--initial-advertise-peer-urls', peerUrl, '--initial-cluster', `default=${peerUrl}`,
+    ])
+    await until('etcd answers', async () => {
+      try {
+        return (await fetch(`${url}/health`)).ok
+      } catch {
+        return false
+      }
+    })
+  }
+
+  async kill(): Promise<void> {
+    if (this.#process === null) return
+    this.#deployment.signal(this.#process, 'SIGKILL')
+    await this.#process.exited
+  }
+
+  /** Keys that begin with `prefix`, which ends in a slash. */
+  async keyCount(prefix: string): Promise<number> {
+    const coded = (text: string): string => Buffer.from(text).toString('base64')
+    const reply = await fetch(`http://127.0.0.1:${this.#port}/v3/kv/range`, {
+      method: 'POST', body: JSON.stringify({ key: coded(prefix), range_end: coded(`${prefix.slice(0, -1)}0`), count_only: true }),
+    })
+    return Number(((await reply.json()) as { count?: string }).count ?? 0)
+  }
+}
+
+/** A running etcd; its records end with the scenario. */
+export async function startEtcd(deployment: Deployment, port: number): Promise<EtcdProcess> {
+  const etcd = await EtcdProcess.at(deployment, port)
+  await etcd.run()
   return etcd
 }
 
@@ -30,7 +72,7 @@ async function overEtcd(deployment: Deployment): Promise<void> {
   // The router comes first, while nothing answers: it says so within 3 s, with the way out, and goes on trying.
   const router = deployment.warmpath('router', ['router', '--endpoint', 'dynamo.backend.generate', '--router-block-size', '16'], env)
   await until('the log says that etcd is not reachable', () => router.log().includes(`127.0.0.1:${port}`) && router.log().includes('DYN_DISCOVERY_BACKEND=file'), 3000)
-  await startEtcd(deployment, port)
+  const etcd = await startEtcd(deployment, port)
   const mocker = deployment.mocker('mockers', ['--num-workers', 2], env)
   const driver = await deployment.driver(env)
   await until('the router knows both workers', async () => {
@@ -50,8 +92,55 @@ async function overEtcd(deployment: Deployment): Promise<void> {
     return scores.workers.length === 0
   }, 30_000)
   assert.equal(await deployment.stop(router), 0)
-  const keys = spawnSync('curl', ['-s', '-X', 'POST', `http://127.0.0.1:${port}/v3/kv/range`, '-d', JSON.stringify({ key: Buffer.from('v1/instances/dynamo/router/').toString('base64'), range_end: Buffer.from('v1/instances/dynamo/router0').toString('base64'), count_only: true })], { encoding: 'utf8' })
-  assert.doesNotMatch(keys.stdout, /"count"/, 'the records went with the router')
+  assert.equal(await etcd.keyCount('v1/instances/dynamo/router/'), 0, 'the records went with the router')
 }
 
-export const etcdScenarios: readonly Scenario[] = [{ name: 'etcd', timeoutSeconds: 180, run: overEtcd }]
+/** etcd is killed for longer than a lease and started again, twice, while requests run: none is lost, nobody is registered twice. */
+async function restartedUnderLoad(deployment: Deployment): Promise<void> {
+  const port = await freePort()
+  const env = { DYN_DISCOVERY_BACKEND: 'etcd', ETCD_ENDPOINTS: `http://127.0.0.1:${port}`, ETCD_LEASE_TTL: '3' }
+  const etcd = await startEtcd(deployment, port)
+  const worker = (label: string): Managed => deployment.warmpath(label, ['worker', '--endpoint', 'dynamo.backend.generate', '--model-name', 'tiny', '--block-size', 16], env)
+  const workers = [worker('worker-1'), worker('worker-2')]
+  const router = deployment.warmpath('router', ['router', '--endpoint', 'dynamo.backend.generate', '--http-port', '0'], env)
+  // Over the mirror: the original's client finds nobody while etcd is away.
+  const url = `http://127.0.0.1:${await httpPortOf(router)}`
+  const post = async (path: string, body: unknown): Promise<string> =>
+    (await fetch(`${url}${path}`, { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(body), signal: AbortSignal.timeout(20_000) })).text()
+  const workerCount = async (): Promise<number> => (JSON.parse(await post('/get_overlap_scores', { token_ids: prompt })) as OverlapAnswer).workers?.length ?? 0
+  await until('the router knows both workers', async () => (await workerCount()) === 2, 60_000)
+  let running = true
+  const errors: string[] = []
+  let answered = 0
+  const load = Promise.all(Array.from({ length: 4 }, async () => {
+    while (running) {
+      const text = await post('/generate', generateRequest(prompt)).catch(String)
+      if (/"finish_reason":"(?:length|stop|eos)"/.test(text) && !text.includes('event: error')) answered += 1
+      else errors.push(text.slice(0, 300))
+    }
+  }))
+  for (let round = 0; round < 2; round += 1) {
+    const losses = (each: Managed): number => each.log().split('the lease in etcd is lost').length
+    const lossesBefore = new Map([router, ...workers].map((each) => [each, losses(each)]))
+    await etcd.kill()
+    const before = answered
+    await until('requests go on without etcd, past every lease', () => {
+      assert.deepEqual(errors, [])
+      return answered > before + 20 && [...lossesBefore].every(([each, count]) => losses(each) > count)
+    })
+    await etcd.run()
+    const back = Date.now()
+    await until('everybody has registered again', () => [...lossesBefore.keys()].every((each) => each.log().split('registered again in etcd').length === losses(each)))
+    const extra = worker(`worker-new-${round}`)
+    await until('a new worker is found', async () => (await workerCount()) === 3 + round, 20_000)
+    process.stdout.write(`     found ${((Date.now() - back) / 1000).toFixed(1)} s after etcd came back\n`)
+    workers.push(extra)
+  }
+  running = false
+  await load
+  assert.deepEqual(errors, [])
+  assert.equal(await etcd.keyCount('v1/instances/dynamo/backend/generate/'), 4, 'nobody is registered twice')
+  assert.equal(await etcd.keyCount('v1/instances/dynamo/router/'), 3)
+}
+
+export const etcdScenarios: readonly Scenario[] = [{ name: 'etcd', timeoutSeconds: 180, run: overEtcd }, { name: 'etcd-restart-under-load', timeoutSeconds: 180, run: restartedUnderLoad }]

@@ -1,7 +1,8 @@
 /**
  * Discovery over etcd, as Dynamo keeps it: one lease per process, whose id is the instance id and on which all its records hang.
  *
- * The lease gone, the identity is gone: `lost` resolves, and the process should end its work and start anew.
+ * A lease that is gone is granted again under its id, and the records are written again: other processes see this one leave and
+ * come back as the same. Until then the process goes on serving who knows it.
  */
 import type { Bucket, Clock, Discovery, DiscoveryEvent, JsonObject, Log, TimerHandle, Watch } from '../../ports.ts'
 import { stringifyJson } from '../wire/json.ts'
@@ -14,6 +15,10 @@ import { isUnderPrefix } from './store-key.ts'
 
 const firstRetryMs = 1_000
 const lastRetryMs = 30_000
+const firstRegainMs = 250
+const lastRegainMs = 2_000
+/** How long a record waits for a lost lease. */
+const putWaitMs = 5_000
 /** Silence at start-up after which the log says what is waited for. */
 const sayWaitingAfterMs = 2_000
 
@@ -26,11 +31,14 @@ export class EtcdDiscovery implements Discovery {
   readonly #clock: Clock
   readonly #log: Log
   readonly #connection: EtcdConnection
-  readonly #own = new Set<string>()
+  /** What stands, or is to stand again, by full key. */
+  readonly #own = new Map<string, string>()
   readonly #followers = new Map<string, EtcdFollower>()
   readonly #watches = new Set<Watch>()
-  #lose: (error: Error) => void = () => {}
   #lease: EtcdLease | null = null
+  /** Stands while the lease is gone; resolves when it is back with all records. */
+  #regained: Promise<void> | null = null
+  #regainCount = 0
   #closed = false
 
   constructor(options: EtcdDiscoveryOptions) {
@@ -42,9 +50,13 @@ export class EtcdDiscovery implements Discovery {
       ...options,
       onFailure: (endpoint, error) => this.#log.debug({ endpoint, reason: error.message }, 'etcd endpoint failed'),
     })
-    this.lost = new Promise((resolve) => {
-      this.#lose = resolve
-    })
+    // An identity in etcd can be had again, however long it was gone.
+    this.lost = new Promise(() => {})
+  }
+
+  /** How often the lease was lost and granted again. */
+  get regainCount(): number {
+    return this.#regainCount
   }
 
   get instanceId(): bigint {
@@ -53,6 +65,7 @@ export class EtcdDiscovery implements Discovery {
 
   async start(signal: AbortSignal): Promise<void> {
     signal.throwIfAborted()
+    if (this.#lease !== null) return
     await this.#connection.load()
     const aborted = onAbort(signal)
     const waiting = this.#clock.setTimer(sayWaitingAfterMs, () => this.#sayWaiting(null))
@@ -70,26 +83,32 @@ export class EtcdDiscovery implements Discovery {
   async put(bucket: Bucket, key: string, value: JsonObject): Promise<void> {
     const full = `${bucket}/${key}`
     if (this.#closed) throw new Error(`cannot put ${full}: discovery is closed`)
+    if (this.#regained !== null) await this.#inTime(this.#regained, `cannot put ${full}: the etcd lease is lost and not granted again yet`)
+    const text = stringifyJson(value)
     const lease = this.#leaseNow()
-    const [name, text] = [Buffer.from(full), Buffer.from(stringifyJson(value))]
-    const write = { key: name, value: text, lease: lease.idText }
     try {
-      const created = await this.#connection.call((client) => client.kv.txn({
-        compare: [{ key: name, target: 'Version', result: 'Equal', version: 0 }],
-        success: [{ request_put: write }],
-        failure: [{ request_range: { key: name } }],
-      }))
-      if (!created.succeeded) {
-        const standing = created.responses[0]?.response_range.kvs[0]
-        // Also ours: what an attempt wrote whose answer was lost.
-        if (standing !== undefined && standing.lease !== lease.idText) throw new Error(`cannot put ${full}: the record belongs to another process`)
-        await this.#connection.call((client) => client.kv.put(write))
-      }
+      await this.#write(full, text, lease)
     } catch (error) {
       if (this.#connection.isLeaseLoss(error)) lease.lose(error as Error)
       throw error
     }
-    this.#own.add(full)
+    this.#own.set(full, text)
+  }
+
+  /** Creates the record, or replaces it when it hangs on our lease. */
+  async #write(full: string, text: string, lease: EtcdLease): Promise<void> {
+    const name = Buffer.from(full)
+    const write = { key: name, value: Buffer.from(text), lease: lease.idText }
+    const created = await this.#connection.call((client) => client.kv.txn({
+      compare: [{ key: name, target: 'Version', result: 'Equal', version: 0 }],
+      success: [{ request_put: write }],
+      failure: [{ request_range: { key: name } }],
+    }))
+    if (created.succeeded) return
+    const standing = created.responses[0]?.response_range.kvs[0]
+    // Also ours: what an attempt wrote whose answer was lost.
+    if (standing !== undefined && standing.lease !== lease.idText) throw new RecordTaken(`cannot put ${full}: the record belongs to another process`)
+    await this.#connection.call((client) => client.kv.put(write))
   }
 
   async remove(bucket: Bucket, key: string): Promise<void> {
@@ -159,7 +178,7 @@ export class EtcdDiscovery implements Discovery {
     for (let delayMs = firstRetryMs; ; delayMs = Math.min(delayMs * 2, lastRetryMs)) {
       try {
         const granting = EtcdLease.grant(this.#options.leaseTtlSeconds, {
-          connection: this.#connection, clock: this.#clock, log: this.#log, onLost: (error) => this.#lose(error),
+          connection: this.#connection, clock: this.#clock, log: this.#log, onLost: (error) => this.#regain(error),
         })
         granting.then((lease) => { if (aborted.signal.aborted) lease.end() }, () => {})
         this.#lease = await Promise.race([granting, aborted.promise])
@@ -181,6 +200,66 @@ export class EtcdDiscovery implements Discovery {
     }
   }
 
+  /** Asks for the lost lease until it is granted, then writes all own records again. */
+  #regain(loss: Error): void {
+    if (this.#closed || this.#regained !== null) return
+    const idText = this.#leaseNow().idText
+    this.#log.error({ stage: 'discovery', reason: loss.message }, 'the lease in etcd is lost: this process cannot be found; registering again under the same id')
+    this.#regained = this.#regainLease(idText).then(() => {
+      this.#regained = null
+      if (this.#closed) return
+      this.#regainCount += 1
+      this.#log.info({ stage: 'discovery', instance_id: idText, records: this.#own.size }, 'registered again in etcd')
+    })
+  }
+
+  async #regainLease(idText: string): Promise<void> {
+    let isSaid = false
+    for (let delayMs = firstRegainMs; !this.#closed; delayMs = Math.min(delayMs * 2, lastRegainMs)) {
+      try {
+        // A lease that is lost again while records are written: the loop goes on with it.
+        const lost: Error[] = []
+        const lease = await EtcdLease.grant(this.#options.leaseTtlSeconds, {
+          connection: this.#connection, clock: this.#clock, log: this.#log,
+          onLost: (error) => { if (this.#lease === lease && this.#regained === null) this.#regain(error); else lost.push(error) },
+        }, idText)
+        if (this.#closed) return lease.end()
+        this.#lease = lease
+        await this.#writeAll(lease)
+        if (lost.length === 0) return
+      } catch (error) {
+        this.#lease?.end()
+        const said = isSaid ? 'debug' : 'warn'
+        isSaid = true
+        this.#log[said]({ stage: 'discovery', reason: (error as Error).message }, 'etcd does not take the registration yet; trying until it does')
+      }
+      await this.#delay(delayMs)
+    }
+  }
+
+  async #writeAll(lease: EtcdLease): Promise<void> {
+    for (const [full, text] of this.#own) {
+      try {
+        await this.#write(full, text, lease)
+        // Removed meanwhile: it must not come back.
+        if (!this.#own.has(full)) await this.#connection.call((client) => client.kv.deleteRange({ key: Buffer.from(full) }))
+      } catch (error) {
+        if (!(error instanceof RecordTaken)) throw error
+        this.#own.delete(full)
+        this.#log.error({ stage: 'discovery', key: full, reason: error.message }, 'a record is not written again')
+      }
+    }
+  }
+
+  /** Errors: `message` when it does not come within `putWaitMs`. */
+  async #inTime(promise: Promise<void>, message: string): Promise<void> {
+    let timer: TimerHandle | undefined
+    const late = new Promise<never>((_resolve, reject) => {
+      timer = this.#clock.setTimer(putWaitMs, () => reject(new Error(message)))
+    })
+    await Promise.race([promise, late]).finally(() => timer?.cancel())
+  }
+
   #delay(delayMs: number): Promise<void> {
     return new Promise((resolve) => void this.#clock.setTimer(delayMs, resolve))
   }
@@ -197,6 +276,9 @@ export class EtcdDiscovery implements Discovery {
     )
   }
 }
+
+/** A record under our key that hangs on another lease. */
+class RecordTaken extends Error {}
 
 const wayOut = 'Set ETCD_ENDPOINTS to its address, or do without etcd: DYN_DISCOVERY_BACKEND=file'
 

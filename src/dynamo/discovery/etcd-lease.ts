@@ -1,4 +1,4 @@
-/** The lease that is this process's identity in etcd: granted once, kept alive, lost for good, or given back. */
+/** The lease that is this process's identity in etcd: granted, kept alive, lost and granted again under the same id, or given back. */
 import type { Clock, Log, TimerHandle } from '../../ports.ts'
 import type { EtcdConnection } from './etcd-connection.ts'
 
@@ -32,12 +32,18 @@ export class EtcdLease {
     this.#renewedMs = askedMs
   }
 
-  static async grant(ttlSeconds: number, options: EtcdLeaseOptions): Promise<EtcdLease> {
+  /** `idText`: the id of a lease that was lost. A lease that still stands under it is taken up. */
+  static async grant(ttlSeconds: number, options: EtcdLeaseOptions, idText?: string): Promise<EtcdLease> {
     const askedMs = options.clock.nowMs()
-    const reply = await options.connection.call((client) => client.leaseClient.leaseGrant({ TTL: ttlSeconds }))
+    const reply = await options.connection.call((client) => client.leaseClient.leaseGrant({ TTL: ttlSeconds, ...(idText === undefined ? {} : { ID: idText }) }))
+      .catch((error: unknown) => {
+        if (idText === undefined || !(error instanceof Error) || !/lease already exists/.test(error.message)) throw error
+        return { ID: idText, TTL: String(ttlSeconds), error: '' }
+      })
     if (reply.error !== '') throw new Error(`etcd grants no lease: ${reply.error}`)
     const lease = new EtcdLease(reply.ID, Number(reply.TTL) * 1_000, askedMs, options)
-    lease.#schedule(lease.#ttlMs / 3)
+    // One that was taken up may be about to end.
+    lease.#schedule(idText === undefined ? lease.#ttlMs / 3 : 0)
     return lease
   }
 
