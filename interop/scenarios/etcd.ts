@@ -109,6 +109,7 @@ async function restartedUnderLoad(deployment: Deployment): Promise<void> {
     (await fetch(`${url}${path}`, { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(body), signal: AbortSignal.timeout(20_000) })).text()
   const workerCount = async (): Promise<number> => (JSON.parse(await post('/get_overlap_scores', { token_ids: prompt })) as OverlapAnswer).workers?.length ?? 0
   await until('the router knows both workers', async () => (await workerCount()) === 2, 60_000)
+  await until('all have registered', () => router.log().includes('Registered endpoint') && workers.every((each) => each.log().includes('simulated worker serves')))
   let running = true
   const errors: string[] = []
   let answered = 0
@@ -134,6 +135,7 @@ async function restartedUnderLoad(deployment: Deployment): Promise<void> {
     const extra = worker(`worker-new-${round}`)
     await until('a new worker is found', async () => (await workerCount()) === 3 + round, 20_000)
     process.stdout.write(`     found ${((Date.now() - back) / 1000).toFixed(1)} s after etcd came back\n`)
+    await until('it has registered', () => extra.log().includes('simulated worker serves'))
     workers.push(extra)
   }
   running = false

@@ -90,7 +90,8 @@ export class EtcdDiscovery implements Discovery {
       await this.#write(full, text, lease)
     } catch (error) {
       if (this.#connection.isLeaseLoss(error)) lease.lose(error as Error)
-      throw error
+      if (error instanceof RecordTaken) throw error
+      throw new Error(`etcd at ${this.#address()} did not take the record ${full}: ${(error as Error).message}`, { cause: error })
     }
     this.#own.set(full, text)
   }
