@@ -11,9 +11,10 @@ import { failureScenarios } from './failures.ts'
 import { frontendScenarios } from './frontend.ts'
 import { globalRouterScenarios } from './global-router.ts'
 import { planeScenarios } from './planes.ts'
+import { loadScenarios } from './load.ts'
 import { sdkScenarios } from './sdk.ts'
 import { vllmScenarios } from './vllm.ts'
 
 export const scenarios: readonly Scenario[] = [
-  ...endpointScenarios, ...failureScenarios, ...equalityScenarios, ...chainScenarios, ...disaggScenarios, ...captureScenarios, ...frontendScenarios, ...globalRouterScenarios, ...etcdScenarios, ...churnScenarios, ...sdkScenarios, ...planeScenarios, ...vllmScenarios,
+  ...endpointScenarios, ...failureScenarios, ...equalityScenarios, ...chainScenarios, ...disaggScenarios, ...conditionalScenarios, ...captureScenarios, ...frontendScenarios, ...globalRouterScenarios, ...etcdScenarios, ...churnScenarios, ...loadScenarios, ...queueScenarios, ...sdkScenarios, ...planeScenarios, ...vllmScenarios,
 ]
