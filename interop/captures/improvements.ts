@@ -71,6 +71,7 @@ export const improvements: Readonly<Record<string, readonly Improvement[]>> = {
     ...[0, 1].map((call): Improvement => ({ at: `${call}.answer`, why: 'both stages are named' })), ...verbatimUsage(2),
   ],
   disagg_decode_killed_midstream_migration: [...verbatimUsage(0), { at: '0.legs.3.request.prefill_result.prompt_tokens_details.audio_tokens', why: 'relayed verbatim' }],
+  disagg_conditional_bypass: verbatimUsage(0, 1),
   disagg_client_disconnect_in_prefill: verbatimUsage(0),
   disagg_pinned_workers: [
     ...verbatimUsage(0, 1, 2, 6, 7), answered(3, 'a worker named without its stage is sought in both pools'),
