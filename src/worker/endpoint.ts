@@ -4,6 +4,7 @@ import type { WireValue } from '../dynamo/wire/body.ts'
 import type { EndpointId } from '../ports.ts'
 import { HealthProbe } from './health-probe.ts'
 import { Client } from './client.ts'
+import type { PreprocessedRequest } from './engine-messages.ts'
 import { ArgumentError } from './errors.ts'
 import { FirstTokenSource } from './first-token-source.ts'
 import { ModelRecords } from './model-records.ts'
@@ -69,11 +70,11 @@ export class Endpoint {
    * Serves requests until the runtime shuts down; resolves then. Callers find the endpoint a moment after the call, see `registered`.
    * Errors: it is served already; discovery.
    */
-  async serveEndpoint(handler: RequestHandler, options: ServeOptions = {}): Promise<void> {
+  async serveEndpoint<Request = PreprocessedRequest>(handler: RequestHandler<Request>, options: ServeOptions = {}): Promise<void> {
     if (this.#served !== null) throw new ArgumentError('serveEndpoint', 'endpoint', this.id, 'it is served already; a process serves an endpoint once')
     this.#options = options
     const { runtime } = this
-    this.#served = new ServedWorkerEndpoint(this.id, handler, { ...runtime.servingParts, meter: runtime.meterOf(this.id, options.metricsLabels ?? {}) })
+    this.#served = new ServedWorkerEndpoint(this.id, handler as RequestHandler<never>, { ...runtime.servingParts, meter: runtime.meterOf(this.id, options.metricsLabels ?? {}) })
     runtime.adopt(this)
     if (options.healthCheckPayload !== undefined && runtime.healthCheck !== null) {
       this.#probe = new HealthProbe(this.#served, options.healthCheckPayload, { ...runtime.healthCheck, clock: runtime.clock, log: runtime.log })

@@ -11,10 +11,11 @@ import { encodeInstanceRecord } from '../dynamo/wire/instance-record.ts'
 import type { Clock, Codec, Discovery, EndpointId, IncomingRequest, RequestPlaneServer, ResponseWriter, ServedEndpoint } from '../ports.ts'
 import type { EndpointMeter } from '../observability/request-plane-metrics.ts'
 import { Context } from './context.ts'
+import type { LlmEngineOutput, PreprocessedRequest } from './engine-messages.ts'
 import { EngineShutdown } from './errors.ts'
 
-/** Answers one request with any number of values, as an async generator. What it throws becomes an error item. */
-export type RequestHandler = (request: never, context: Context) => AsyncIterable<WireValue>
+/** Answers one request with any number of values, as an async generator. What it throws becomes an error item. `Request`: what the handler expects, unchecked. */
+export type RequestHandler<Request = PreprocessedRequest> = (request: Request, context: Context) => AsyncIterable<WireValue | LlmEngineOutput>
 
 export interface ServingParts {
   readonly discovery: Discovery
@@ -33,14 +34,14 @@ interface OpenRequest {
 export class ServedWorkerEndpoint {
   readonly #id: EndpointId
   readonly #parts: ServingParts
-  readonly #handler: RequestHandler
+  readonly #handler: RequestHandler<never>
   readonly #served: ServedEndpoint
   readonly #open = new Set<OpenRequest>()
   #onIdle: (() => void) | null = null
   /** `Clock.nowMs` of the last request's end. */
   idleSinceMs: number
 
-  constructor(id: EndpointId, handler: RequestHandler, parts: ServingParts) {
+  constructor(id: EndpointId, handler: RequestHandler<never>, parts: ServingParts) {
     this.#id = id
     this.#parts = parts
     this.#handler = handler
@@ -88,7 +89,7 @@ export class ServedWorkerEndpoint {
   }
 
   /** What the handler answers to a value, without the request plane: for probes. */
-  inProcess(value: WireValue, context: Context): AsyncIterable<WireValue> {
+  inProcess(value: WireValue, context: Context): AsyncIterable<unknown> {
     return this.#handler(value as never, context)
   }
 
@@ -115,7 +116,7 @@ export class ServedWorkerEndpoint {
       for await (const item of this.#handler(value as never, context)) {
         if (context.isKilled()) return
         if (context.awaitsFirstToken && hasTokens(item)) context.notifyFirstToken()
-        yield item
+        yield item as WireValue
       }
     } finally {
       caller.signal.removeEventListener('abort', end)
@@ -123,7 +124,7 @@ export class ServedWorkerEndpoint {
   }
 }
 
-function hasTokens(item: WireValue): boolean {
+function hasTokens(item: WireValue | LlmEngineOutput): boolean {
   if (item === null || typeof item !== 'object') return false
   const { token_ids: tokens } = item as { readonly token_ids?: { readonly length?: number } }
   return (tokens?.length ?? 0) > 0
