@@ -316,3 +316,13 @@ test("SGLang's decode workers are not left alone with a prompt: without prefill 
   await until('the prefill worker is gone', async () => small.call(endpoint, ask).then(() => false, (error: Error) => /no endpoints available/.test(error.message)))
   assert.ok(requestsOf(decode).every((request) => request.bootstrap_info !== undefined))
 })
+
+test('a registered model of two stages needs no others: frontends take it for an aggregated worker', async () => {
+  await prefillWorker(pulls)
+  await decodeWorker()
+  await small.router([...twoStages, '--register-model', 'whole'])
+  const cards = (): JsonObject[] => [...small.store.view('v1/mdc').snapshot('dynamo/router').values()]
+  await until('the card is there', () => cards().length === 1)
+  const card = cards()[0]?.['card_json'] as JsonObject
+  assert.deepEqual([card['display_name'], card['worker_type'], card['needs']], ['whole', 'aggregated', []])
+})

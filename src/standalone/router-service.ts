@@ -232,7 +232,7 @@ export class StandaloneRouter {
     this.#cardPublished = true
     const endpoint = this.#endpoint('generate')
     try {
-      await discovery.put('v1/mdc', instanceKey(endpoint, discovery.instanceId), renamedCard(card, { name: options.registerModel, endpoint, instanceId: discovery.instanceId }))
+      await discovery.put('v1/mdc', instanceKey(endpoint, discovery.instanceId), renamedCard(card, { name: options.registerModel, endpoint, instanceId: discovery.instanceId, runsBothStages: options.prefillWorkers !== null }))
       log.info({ stage: 'start', model: options.registerModel }, `registered model ${options.registerModel}`)
     } catch (error) {
       this.#cardPublished = false

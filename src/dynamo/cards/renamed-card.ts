@@ -9,6 +9,8 @@ export interface CardOwner {
   /** The process that publishes it: its `generate` endpoint and instance id, equal to those of its endpoint record. */
   readonly endpoint: EndpointId
   readonly instanceId: bigint
+  /** It runs both stages itself: to its callers it is an aggregated worker, whatever its own workers need. */
+  readonly runsBothStages?: boolean
 }
 
 /**
@@ -28,6 +30,7 @@ export function renamedCard(card: ModelCard, owner: CardOwner): JsonObject {
       ...raw,
       display_name: owner.name,
       slug: slugOf(owner.name),
+      ...(owner.runsBothStages === true ? { worker_type: 'aggregated', needs: [] } : {}),
       runtime_config: {
         ...runtime,
         data_parallel_start_rank: 0,
