@@ -63,6 +63,7 @@ const commands = {
   start: () => { buildProduct(); return run(process.execPath, ['dist/cli/main.js', 'start', ...rest]) },
   build: () => { buildProduct(); buildAll(); return 0 },
   test: () => { buildProduct(); buildAll(); return run(process.execPath, ['.build/test/run.js', ...rest]) },
+  'test:long': () => { buildAll(); return run(process.execPath, ['.build/test/long.js', ...rest]) },
   lint: () => { buildAll(); return run(bin('oxlint'), ['--deny-warnings', 'src', 'test', 'bench', 'interop', 'scripts']) },
   golden: () => { buildAll(); return run(process.execPath, ['.build/src/golden/main.js', ...rest]) },
   interop: () => { buildProduct(); buildAll(); return run(process.execPath, ['.build/interop/main.js', ...rest]) },

@@ -14,7 +14,7 @@ export interface GaugeSource {
 export function showGauges({ metrics, log, pools, activeRequests, isReady }: GaugeSource): void {
   const { gauges, kvEvents } = metrics
   metrics.onScrape(() => {
-    const total = { workers: 0, indexEntries: 0, indexBytes: 0, bookings: 0, mismatched: 0, setAside: 0, sources: 0, queued: 0, batches: 0, gaps: 0 }
+    const total = { workers: 0, indexEntries: 0, indexBytes: 0, bookings: 0, mismatched: 0, setAside: 0, bookingRefusals: 0, indexRefusals: 0, evicted: 0, pruned: 0, sources: 0, queued: 0, batches: 0, gaps: 0 }
     const drops = new Map<string, number>()
     const recoveries = { started: 0, succeeded: 0, failed: 0 }
     for (const routed of pools()) {
@@ -23,6 +23,11 @@ export function showGauges({ metrics, log, pools, activeRequests, isReady }: Gau
       total.indexEntries += router?.indexEntryCount ?? 0
       total.indexBytes += router?.indexBytes ?? 0
       total.bookings += router?.bookingCount ?? 0
+      const bounds = router?.boundCounts
+      total.bookingRefusals += (bounds?.refusedBookings ?? 0) + (bounds?.pathlessBookings ?? 0)
+      total.indexRefusals += bounds?.refusedIndexEntries ?? 0
+      total.evicted += bounds?.evictedBlocks ?? 0
+      total.pruned += bounds?.prunedBlocks ?? 0
       total.mismatched += routed.pool.mismatchedCount
       total.setAside += routed.setAsideIds().size
       const follower = routed.follower?.stats()
@@ -39,6 +44,10 @@ export function showGauges({ metrics, log, pools, activeRequests, isReady }: Gau
     gauges.indexEntries.set(total.indexEntries)
     gauges.indexBytes.set(total.indexBytes)
     gauges.bookingsEntries.set(total.bookings)
+    gauges.bookingRefusals.set(total.bookingRefusals)
+    gauges.indexRefusals.set(total.indexRefusals)
+    gauges.assumedBlocksEvicted.set(total.evicted)
+    gauges.assumedBlocksPruned.set(total.pruned)
     gauges.setAsideInstances.set(total.setAside)
     gauges.blockSizeMismatchWorkers.set(total.mismatched)
     gauges.eventQueueEntries.set(total.queued)

@@ -42,6 +42,10 @@ export interface RouterGauges {
   readonly indexEntries: NumberCell
   readonly indexBytes: NumberCell
   readonly bookingsEntries: NumberCell
+  readonly bookingRefusals: NumberCell
+  readonly indexRefusals: NumberCell
+  readonly assumedBlocksEvicted: NumberCell
+  readonly assumedBlocksPruned: NumberCell
   readonly setAsideInstances: NumberCell
   readonly blockSizeMismatchWorkers: NumberCell
   readonly eventQueueEntries: NumberCell
@@ -57,6 +61,8 @@ export interface RouterMetrics {
   readonly listener: Required<RouterListener>
   /** Give it to the service. */
   readonly requests: RequestObserver
+  /** For one pool of a process that has several: labels tell its role and its model. */
+  ofPool(role: WorkerRole, model: string): { readonly listener: Required<RouterListener>; readonly requests: RequestObserver }
   readonly gauges: RouterGauges
   endpoint(name: string): EndpointMeter
   /** The pool's role as its cards tell it; label `phase` of what is counted from now on. */
@@ -77,7 +83,7 @@ export function createRouterMetrics(options: RouterMetricsOptions): RouterMetric
   const set = new MetricSet()
   const instanceHex = options.routerId.toString(16)
   const base = { dynamo_namespace: options.workers.namespace, dynamo_component: options.workers.component, worker_id: instanceHex }
-  const context: Context = { set, base, router: { ...base, router_id: options.routerId.toString() }, role: options.role, models: new Set() }
+  const context: Context = { set, base, router: { ...base, router_id: options.routerId.toString() }, role: options.role, models: new Set(), approximateRanks: new Map() }
   set.gauge('warmpath_build_info', 'Version of the running code', {}, ['version']).with(options.version).set(1)
   const uptime = set.gauge('dynamo_component_uptime_seconds', 'Seconds since the start of the process', { worker_id: instanceHex }).with()
   set.onScrape(() => uptime.set(process.uptime()))
@@ -93,6 +99,11 @@ export function createRouterMetrics(options: RouterMetricsOptions): RouterMetric
     requests,
     gauges: gaugesOf(set),
     endpoint: createEndpointMetrics(set, { namespace: options.namespace, component: options.component, instanceHex, service: 'router' }),
+    ofPool: (role, model) => {
+      const own = { ...context, role }
+      const listener = { ...decisionListener(own), ...workerListener(own, options.workers, model), onEventApplied: events.onEventApplied, ...queueListener(set, (name) => [modelLabel(own, name), workerType(role)]) }
+      return { listener, requests: requestMetrics(own) }
+    },
     setRole: (role) => { context.role = role },
     kvEvents: events.ingress,
     onScrape: (callback) => set.onScrape(callback),
@@ -107,6 +118,8 @@ interface Context {
   readonly router: Readonly<Record<string, string>>
   role: WorkerRole
   readonly models: Set<string>
+  /** By pool. */
+  readonly approximateRanks: Map<object, number>
 }
 
 /** Dynamo's label `worker_type`: an aggregated pool shows as decode. */
@@ -232,22 +245,23 @@ function decisionListener({ set }: Context): Required<Pick<RouterListener, 'onDe
   }
 }
 
-function workerListener(context: Context, target: EndpointId): Required<Pick<RouterListener, 'onWorkerAdded' | 'onWorkerRemoved' | 'onIndexMode'>> {
+function workerListener(context: Context, target: EndpointId, model = 'unknown'): Required<Pick<RouterListener, 'onWorkerAdded' | 'onWorkerRemoved' | 'onIndexMode'>> {
   const { set, base } = context
   const registered = set.gauge('dynamo_component_router_worker_registered', 'One for each rank that can be routed to', base, ['router_worker_id', 'dp_rank', 'worker_type'])
   const approximate = set.gauge('warmpath_approximate_ranks', 'Ranks whose cache is assumed from what was routed to them', {}).with()
   const mismatch = set.gauge(
     'dynamo_component_router_kv_event_source_mismatch_workers', 'Workers that publish no cache events although they are asked for',
-    { ...base, model: 'unknown', target_namespace: target.namespace, target_component: target.component, target_endpoint: target.endpoint },
-    ['worker_type'],
+    { ...base, target_namespace: target.namespace, target_component: target.component, target_endpoint: target.endpoint },
+    ['model', 'worker_type'],
   )
   const ranks = new Map<WorkerId, (readonly [string, string, string])[]>()
   const approximateRanks = new Map<WorkerId, Set<number>>()
   const show = (): void => {
     let count = 0
     for (const set of approximateRanks.values()) count += set.size
-    approximate.set(count)
-    mismatch.with(workerType(context.role)).set(approximateRanks.size)
+    context.approximateRanks.set(ranks, count)
+    approximate.set([...context.approximateRanks.values()].reduce((sum, each) => sum + each, 0))
+    mismatch.with(model, workerType(context.role)).set(approximateRanks.size)
   }
   const remove = (workerId: WorkerId): void => {
     for (const labels of ranks.get(workerId) ?? []) registered.drop(...labels)
@@ -308,6 +322,10 @@ function gaugesOf(set: MetricSet): RouterGauges {
     indexEntries: gauge('index_entries', 'Blocks in the prefix index, once per rank that holds them'),
     indexBytes: gauge('index_bytes', 'Memory of the prefix index'),
     bookingsEntries: gauge('bookings_entries', 'Requests that are counted as load'),
+    bookingRefusals: counter('booking_refusals_total', 'Requests that were not counted as load, or without their blocks, because a bound was reached'),
+    indexRefusals: counter('index_refusals_total', 'Events and assumed prompts that the prefix index refused because it is full'),
+    assumedBlocksEvicted: counter('assumed_blocks_evicted_total', "Assumed blocks given up because a worker's capacity was used up"),
+    assumedBlocksPruned: counter('assumed_blocks_pruned_total', 'Assumed blocks given up because there were more than --router-max-tree-size'),
     setAsideInstances: gauge('set_aside_instances', 'Workers that get no requests because one failed there'),
     blockSizeMismatchWorkers: gauge('block_size_mismatch_workers', 'Workers whose block size differs from the one that was set'),
     eventQueueEntries: gauge('event_queue_entries', 'Cache events that wait to be applied'),

@@ -163,6 +163,20 @@ export interface Router {
   readonly bookingCount: number
   readonly indexEntryCount: number
   readonly indexBytes: number
+  readonly boundCounts: BoundCounts
+}
+
+/** How often each bound has bitten since the start. */
+export interface BoundCounts {
+  /** Requests that were routed without being counted as load. */
+  readonly refusedBookings: number
+  /** Bookings without their prompt blocks. */
+  readonly pathlessBookings: number
+  readonly refusedIndexEntries: number
+  /** Assumed blocks given up because a rank was over its capacity. */
+  readonly evictedBlocks: number
+  /** Assumed blocks given up because there were more than `maxTreeSize`. */
+  readonly prunedBlocks: number
 }
 
 export interface OverlapQuery {

@@ -7,26 +7,24 @@
 import type { OverlapScores } from '../index/contract.ts'
 import { createOverlapScores } from '../index/overlap-scores.ts'
 import { ActiveSequences } from '../load/active-sequences.ts'
-import { MeasuredDurations, TableDurations } from '../load/prefill-durations.ts'
-import type { PrefillDurations } from '../load/prefill-durations.ts'
 import type { OverloadThresholds } from '../load/overload-monitor.ts'
 import type { Decision, DecisionExplanation, OnDecided, Parked, Refusal } from '../model/decision.ts'
 import type { ApplyStatus, RouterEvent } from '../model/kv-event.ts'
 import type { RoutingRequest } from '../model/routing-request.ts'
 import type { RankSlot, WorkerDescription, WorkerId, WorkerRank } from '../model/worker.ts'
 import { isAvoiding, listExclusions, preferringOthers } from '../scheduling/eligibility.ts'
-import type { CostWeights } from '../scheduling/cost.ts'
 import { ModeChoice } from '../scheduling/mode-choice.ts'
 import { overrideError } from '../scheduling/override.ts'
-import type { TwoTierParameters } from '../scheduling/selection-policy.ts'
 import { sharedBlocksBeyond } from '../model/shared-cache.ts'
 import { Selection } from '../scheduling/selection.ts'
 import { Admission, type QueueReport } from './admission.ts'
 import { decisionOf, effectivePrefillTokens } from './decision-of.ts'
 import type { Prompt } from './prompt.ts'
 import { areAllBusy, bestCachedTokens } from './waiting-test.ts'
-import type { LoadRow, KvRouterPorts, OverlapQuery, OverlapReport, OverlapRow, Router, RouterSettings } from './contract.ts'
+import type { BoundCounts, LoadRow, KvRouterPorts, OverlapQuery, OverlapReport, OverlapRow, Router, RouterSettings } from './contract.ts'
 import { explainSelection } from './explanation.ts'
+import { durationsOf, scoringOf } from './from-settings.ts'
+import type { ScoringSettings } from './from-settings.ts'
 import { OverloadWatch, type ReportedLoad } from './overload-watch.ts'
 import { resolvePin } from './pin.ts'
 import { PoolIndex, type IndexMode } from './pool-index.ts'
@@ -52,12 +50,7 @@ export class KvRouter implements Router {
   readonly #selection = new Selection()
   readonly #scores: OverlapScores = createOverlapScores(16)
   readonly #overlapScores: OverlapScores = createOverlapScores(16)
-  readonly #weights: CostWeights
-  readonly #temperature: number
-  readonly #twoTier: TwoTierParameters | null
-  readonly #isLoadOnly: boolean
-  /** Whether decisions look at caches at all. */
-  readonly #readsCaches: boolean
+  readonly #scoring: ScoringSettings
   /** Null: workers are chosen by cost. */
   readonly #mode: ModeChoice | null
   #generation = 0
@@ -74,10 +67,7 @@ export class KvRouter implements Router {
     this.settings = settings
     this.#ports = ports
     this.#index = new PoolIndex(settings)
-    const prefillDurations = durationsOf(settings)
-    this.#loads = new ActiveSequences({
-      expiryMs: 1000 * settings.activeRequestExpirySeconds, ...(prefillDurations === null ? {} : { prefillDurations }),
-    })
+    this.#loads = new ActiveSequences({ expiryMs: 1000 * settings.activeRequestExpirySeconds, ...durationsOf(settings) })
     this.#overload = new OverloadWatch(this.#loads, {
       decodeBlocks: settings.activeDecodeBlocksThreshold,
       prefillTokens: settings.activePrefillTokensThreshold,
@@ -85,14 +75,8 @@ export class KvRouter implements Router {
     })
     this.#hasher = new PromptHasher(settings)
     this.#mode = settings.selectionMode === undefined ? null : new ModeChoice(settings.selectionMode)
-    const policy = settings.selectionPolicy
-    const parameters = policy?.type === 'dynamo-default-cost-fn' ? policy.parameters : {}
-    this.#weights = { ...costWeightsOf(settings, ports.sharedCache !== undefined), ...parameters }
-    this.#temperature = parameters.temperature ?? settings.temperature
-    this.#twoTier = policy?.type === 'dynamo-two-tier-cost-fn' ? policy.parameters : null
-    this.#readsCaches = settings.role !== 'decode' || this.#twoTier !== null
+    this.#scoring = scoringOf(settings, ports.sharedCache !== undefined)
     this.#admission = this.#createAdmission()
-    this.#isLoadOnly = this.#twoTier === null && (settings.role === 'decode' || this.#weights.overlapScoreCredit === 0)
   }
 
   // ---- Workers -------------------------------------------------------------------------------------------------------------
@@ -242,14 +226,14 @@ export class KvRouter implements Router {
   #choose(request: RoutingRequest, prompt: Prompt, book: boolean): Decision | Refusal {
     const { settings } = this
     const row = this.#selection.choose({
-      weights: this.#weights,
+      weights: this.#scoring.weights,
       hitWeights: settings,
       blockSize: settings.blockSize,
       promptTokens: request.tokens.length,
       trackPrefillTokens: prompt.trackPrefillTokens,
       poolLabel: settings.role === 'prefill' ? 'prefill' : 'decode',
-      loadOnly: this.#isLoadOnly,
-    }, this.#temperature, this.#ports.random, this.#twoTier)
+      loadOnly: this.#scoring.isLoadOnly,
+    }, this.#scoring.temperature, this.#ports.random, this.#scoring.twoTier)
     if (row < 0) return this.#refuse(request, this.#nonFinite(request))
     const decision = this.#decision(request, prompt, request.pin === undefined ? this.#byMode(row, book) : row, book)
     this.#ports.listener?.onDecision?.(decision, request)
@@ -298,7 +282,7 @@ export class KvRouter implements Router {
     const blockCount = this.#hasher.blockCount(request.tokens.length)
     const trackedBlocks = settings.trackActiveBlocks ? blockCount : 0
     const shares = trackedBlocks > 0 && (request.override?.assumeKvReuse ?? settings.assumeKvReuse)
-    const looksUp = this.#mode === null && (this.#readsCaches || this.#index.approximateCount > 0)
+    const looksUp = this.#mode === null && (this.#scoring.readsCaches || this.#index.approximateCount > 0)
     const local = blockCount > 0 && (looksUp || shares) ? this.#hasher.local(request) : noHashes
     const { sharedCache } = this.#ports
     return {
@@ -317,7 +301,7 @@ export class KvRouter implements Router {
     const loads = this.#loads
     const { prefillTokens, requests } = loads
     const scores = kept ?? this.#scores
-    const looksUp = this.#mode === null && this.#readsCaches && prompt.local.length > 0
+    const looksUp = this.#mode === null && this.#scoring.readsCaches && prompt.local.length > 0
     this.#lookedUp = looksUp
     if (looksUp && kept === null) this.#index.find(prompt.local, scores)
     const reach = looksUp ? Math.min(scores.slotCount, scores.device.length) : 0
@@ -344,7 +328,7 @@ export class KvRouter implements Router {
     const explain = (): DecisionExplanation => {
       if (generation !== this.#generation) throw new Error('a decision can be explained until the next decision or change of workers')
       return explainSelection(this.#directory, table, request.pin === undefined ? this.#asked! : request, this.#overload.test, {
-        choice: request.pin === undefined ? kind : 'pinned', temperature: this.#temperature,
+        choice: request.pin === undefined ? kind : 'pinned', temperature: this.#scoring.temperature,
       })
     }
     const booked = book && this.#book(request, prompt, slot, effectivePrefillTokens(request, prompt, table, row))
@@ -498,11 +482,13 @@ export class KvRouter implements Router {
   }
 
   /** How often each bound has bitten since the start. */
-  get boundCounts(): { readonly refusedBookings: number; readonly pathlessBookings: number; readonly refusedIndexEntries: number } {
+  get boundCounts(): BoundCounts {
     return {
       refusedBookings: this.#loads.refusedBookings,
       pathlessBookings: this.#loads.pathlessBookings,
       refusedIndexEntries: this.#index.capacityRefusals,
+      evictedBlocks: this.#index.evictedCount,
+      prunedBlocks: this.#index.prunedCount,
     }
   }
 
@@ -510,20 +496,4 @@ export class KvRouter implements Router {
     return this.#directory.ordered.flatMap((worker: WorkerRecord) =>
       worker.slots.map((slot, index) => row(slot, worker.workerId, worker.dpStart + index)))
   }
-}
-
-const costWeightsOf = (settings: RouterSettings, hasSharedCache: boolean): CostWeights => ({
-  sharedCacheMultiplier: hasSharedCache ? settings.sharedCacheMultiplier ?? 0.5 : 0,
-  overlapScoreCredit: settings.overlapScoreCredit,
-  overlapScoreCreditDecay: settings.overlapScoreCreditDecay,
-  prefillLoadScale: settings.prefillLoadScale,
-  decodeActiveRequestWeight: settings.decodeActiveRequestWeight,
-  hostCacheHitWeight: settings.hostCacheHitWeight,
-  diskCacheHitWeight: settings.diskCacheHitWeight,
-})
-
-/** Null: prompt work counts until it is done. */
-function durationsOf({ prefillLoadModel }: RouterSettings): PrefillDurations | null {
-  if (prefillLoadModel === null) return null
-  return prefillLoadModel.kind === 'measured' ? new MeasuredDurations() : new TableDurations(prefillLoadModel.points)
 }

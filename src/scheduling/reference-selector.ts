@@ -1,5 +1,6 @@
 /** A selector of plain objects: slow and obviously right, the oracle of the property tests. Source: router-algorithm 9. Not for production. */
-import type { CostWeights } from './cost.ts'
+import type { CostWeights, HitWeights } from './cost.ts'
+import type { TwoTierParameters } from './selection-policy.ts'
 
 /** One rank as the oracle sees it. */
 export interface ReferenceRank {
@@ -9,6 +10,8 @@ export interface ReferenceRank {
   readonly deviceBlocks: number
   readonly hostBlocks: number
   readonly diskBlocks: number
+  /** Blocks beyond the device in a cache that all share; left out: 0. */
+  readonly sharedBlocks?: number
   readonly activePrefillTokens: number
   readonly activeRequests: number
   readonly potentialDecodeBlocks: number
@@ -28,6 +31,8 @@ export interface ReferenceRequest {
 /** The pool as the oracle sees it. */
 export interface ReferencePool {
   readonly weights: CostWeights
+  /** The router's own weights of tiers, when a policy has others. */
+  readonly hitWeights?: HitWeights
   readonly blockSize: number
   readonly role: 'aggregated' | 'prefill' | 'decode'
 }
@@ -39,13 +44,31 @@ export interface ReferenceScore {
 
 /** All eligible ranks with their costs, in the order given. */
 export function referenceScores(ranks: readonly ReferenceRank[], request: ReferenceRequest, pool: ReferencePool): ReferenceScore[] {
-  const eligible = ranks.filter((rank) =>
+  const eligible = referenceEligible(ranks, request)
+  const idlest = Math.min(...eligible.map((rank) => rank.activePrefillTokens))
+  return eligible.map((rank) => ({ rank, cost: logit(rank, idlest, request, pool) * taintWeight(rank, request) }))
+}
+
+/** Ranks that may take the request. */
+function referenceEligible(ranks: readonly ReferenceRank[], request: ReferenceRequest): ReferenceRank[] {
+  return ranks.filter((rank) =>
     (request.allowedWorkerIds?.has(rank.workerId) ?? true) &&
     !(request.excludedWorkerIds?.has(rank.workerId) ?? false) &&
     (request.requiredTaints ?? []).every((taint) => rank.taints.includes(taint)) &&
     (request.dpRank === undefined || request.dpRank === rank.dpRank))
-  const idlest = Math.min(...eligible.map((rank) => rank.activePrefillTokens))
-  return eligible.map((rank) => ({ rank, cost: logit(rank, idlest, request, pool) * taintWeight(rank, request) }))
+}
+
+/** All eligible ranks under the policy of two tiers: cost 0 for those that it takes. */
+export function referenceTwoTier(ranks: readonly ReferenceRank[], request: ReferenceRequest, blockSize: number, parameters: TwoTierParameters): ReferenceScore[] {
+  const eligible = referenceEligible(ranks, request)
+  const counts = eligible.map(({ activeRequests }) => activeRequests)
+  const [least, most] = [Math.min(...counts), Math.max(...counts)]
+  const longest = Math.max(...eligible.map(({ deviceBlocks }) => deviceBlocks))
+  const uneven = most - least > parameters.balanceAbsThreshold && most > parameters.balanceRelThreshold * least
+  const warm = longest / Math.max(1, Math.ceil(request.promptTokens / blockSize)) > parameters.cacheThreshold
+  const group = !uneven && warm ? eligible.filter(({ deviceBlocks }) => deviceBlocks === longest) : eligible
+  const idlest = Math.min(...group.map(({ activeRequests }) => activeRequests))
+  return eligible.map((rank) => ({ rank, cost: group.includes(rank) && rank.activeRequests === idlest ? 0 : 1 }))
 }
 
 /** The ranks any of which may be chosen at temperature 0: all of exactly least cost. */
@@ -63,14 +86,15 @@ export function referenceProbabilities(scores: readonly ReferenceScore[], temper
   return weights.map((weight) => weight / sum)
 }
 
-function logit(rank: ReferenceRank, idlest: number, request: ReferenceRequest, { weights, blockSize, role }: ReferencePool): number {
+function logit(rank: ReferenceRank, idlest: number, request: ReferenceRequest, { weights, hitWeights = weights, blockSize, role }: ReferencePool): number {
   const usesCache = role !== 'decode' && weights.overlapScoreCredit !== 0
   const requestBlocks = Math.max(1, Math.ceil(request.promptTokens / blockSize))
   const excess = (rank.activePrefillTokens - idlest) / blockSize / requestBlocks
   const decay = request.trackPrefillTokens && weights.overlapScoreCreditDecay > 0 ? 1 / (1 + weights.overlapScoreCreditDecay * excess) : 1
   const lower = [weights.hostCacheHitWeight * rank.hostBlocks, weights.diskCacheHitWeight * rank.diskBlocks] as const
-  const credit = usesCache ? weights.overlapScoreCredit * decay * rank.deviceBlocks + lower[0] + lower[1] : 0
-  const cached = Math.round((rank.deviceBlocks + lower[0] + lower[1]) * blockSize)
+  const shared = (weights.sharedCacheMultiplier ?? 0) * (rank.sharedBlocks ?? 0)
+  const credit = usesCache ? weights.overlapScoreCredit * decay * rank.deviceBlocks + lower[0] + lower[1] + shared : 0
+  const cached = Math.round((rank.deviceBlocks + hitWeights.hostCacheHitWeight * rank.hostBlocks + hitWeights.diskCacheHitWeight * rank.diskBlocks) * blockSize)
   const perRequest = weights.decodeActiveRequestWeight * rank.activeRequests
   if (role !== 'prefill' && !request.trackPrefillTokens && usesCache) {
     return Math.max(0, rank.potentialDecodeBlocks - credit) + perRequest
