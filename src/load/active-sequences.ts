@@ -7,7 +7,7 @@
 import { hashCount } from '../model/hash-list.ts'
 import type { HashList } from '../model/hash-list.ts'
 import type { RankSlot } from '../model/worker.ts'
-import { noBlock, PathTree } from './path-tree.ts'
+import { noHold, PathTree } from './path-tree.ts'
 import { PrefillDecay } from './prefill-decay.ts'
 import type { PrefillDurations } from './prefill-durations.ts'
 import { grownFloat64, grownInt32, grownUint32 } from './typed-arrays.ts'
@@ -134,7 +134,7 @@ export class ActiveSequences {
     }
     const { slot, sequence } = request
     const booking = this.#takeNumber()
-    let tail = noBlock
+    let tail = noHold
     if (sequence !== null && sequence.length > 0) {
       if (this.#tree.hasRoom(hashCount(sequence))) tail = this.#tree.acquire(slot, sequence)
       else this.pathlessBookings += 1

@@ -1,10 +1,9 @@
 /**
  * Prompt blocks of live requests: which rank holds which prompt prefix, and how often it is used.
  *
- * One tree of sequence hashes serves all ranks, because prompts repeat across ranks. A *node* is a path from the root, so the
- * same hash below two parents is two nodes. A *block* is one node on one rank: its users (requests that end there, plus blocks
- * right below) and its weight. Blocks of a rank always include those of all shorter prefixes, hence the longest live prefix is
- * found by bisection.
+ * One tree of sequence hashes serves all ranks, because prompts repeat across ranks. An *edge* is a run of blocks that every rank
+ * holds whole or not at all; where two prompts part, or one ends, the edge is split. The same hash below two parents is two
+ * blocks. A *hold* is one edge on one rank: how many live requests go through it, and the weight of each of its blocks.
  */
 import { hashCount } from '../model/hash-list.ts'
 import type { HashList } from '../model/hash-list.ts'
@@ -12,12 +11,13 @@ import type { RankSlot } from '../model/worker.ts'
 import { IdTable } from './id-table.ts'
 import { grownFloat64, grownInt32, grownUint32 } from './typed-arrays.ts'
 
-/** No block: the end of an empty path. */
-export const noBlock = -1
+/** No hold: the end of an empty path. */
+export const noHold = -1
 
 const root = -1
+const none = -1
 
-function nodeHash(parent: number, low: number, high: number): number {
+function edgeHash(parent: number, low: number, high: number): number {
   let hash = Math.imul(low ^ Math.imul(parent + 2, 0x9e3779b1), 0x85ebca6b)
   hash ^= hash >>> 15
   hash = Math.imul(hash ^ high, 0xc2b2ae35)
@@ -25,35 +25,44 @@ function nodeHash(parent: number, low: number, high: number): number {
   return (Math.imul(hash, 0x27d4eb2f) ^ hash) >>> 0
 }
 
-function blockHash(node: number, slot: number): number {
-  let hash = Math.imul(node ^ Math.imul(slot + 1, 0x9e3779b1), 0x85ebca6b)
+function holdHash(edge: number, slot: number): number {
+  let hash = Math.imul(edge ^ Math.imul(slot + 1, 0x9e3779b1), 0x85ebca6b)
   hash ^= hash >>> 14
   return (Math.imul(hash, 0xc2b2ae35) ^ hash) >>> 0
 }
 
-/** Live prompt prefixes per rank. Bounds: `blocksMax` blocks. Cost: about 60 bytes per block held by one rank. */
+/** Words that two lists have in common from the given offsets, in whole hashes. */
+function commonBlocks(left: HashList, right: HashList, rightFrom: number): number {
+  const words = Math.min(left.length, right.length - rightFrom)
+  let word = 0
+  while (word < words && left[word] === right[rightFrom + word]) word += 1
+  return word >>> 1
+}
+
+/** Live prompt prefixes per rank. Bounds: `blocksMax` blocks. Cost: 8 bytes per block, about 120 per edge and 60 per hold. */
 export class PathTree {
   readonly #blocksMax: number
-  // Nodes; a free node's parent is the next free one.
-  #nodeParent = new Int32Array(64)
-  #nodeLow = new Uint32Array(64)
-  #nodeHigh = new Uint32Array(64)
-  #nodeRanks = new Uint32Array(64)
-  #nodeEnd = 0
-  #nodeFree = -1
-  readonly #nodes = new IdTable()
-  // Blocks; a free block's `above` is the next free one.
-  #blockNode = new Int32Array(64)
-  #blockSlot = new Int32Array(64)
-  #blockAbove = new Int32Array(64)
-  #blockUsers = new Uint32Array(64)
-  #blockWeight = new Float64Array(64)
-  #blockEnd = 0
-  #blockFree = -1
-  readonly #blocks = new IdTable()
-  // The nodes of the path matched last.
-  #path = new Int32Array(64)
-  #pathLength = 0
+  #blockCount = 0
+  // Edges; a free edge's parent is the next free one.
+  readonly #edgeBlocks: HashList[] = []
+  #edgeParent = new Int32Array(64)
+  #edgeFirstHold = new Int32Array(64)
+  #edgeFree = none
+  readonly #edges = new IdTable()
+  // Holds; a free hold's `next` is the next free one.
+  #holdEdge = new Int32Array(64)
+  #holdSlot = new Int32Array(64)
+  #holdUsers = new Uint32Array(64)
+  #holdWeight = new Float64Array(64)
+  #holdNext = new Int32Array(64)
+  #holdPrevious = new Int32Array(64)
+  #holdEnd = 0
+  #holdFree = none
+  readonly #holds = new IdTable()
+  // What `match` found, per rank slot: blocks, true for the match of that number only.
+  #matched = new Int32Array(0)
+  #matchedAt = new Uint32Array(0)
+  #matchNumber = 0
   /** Sum of block weights per rank, one running double each, as the original keeps it. */
   weights: Float64Array = new Float64Array(0)
 
@@ -61,195 +70,240 @@ export class PathTree {
     this.#blocksMax = blocksMax
   }
 
+  /** Blocks of all ranks together. */
   get blockCount(): number {
-    return this.#blocks.size
-  }
-
-  get nodeCount(): number {
-    return this.#nodes.size
+    return this.#blockCount
   }
 
   /** Makes room for slots below `count`. */
   ensureSlots(count: number): void {
-    if (count > this.weights.length) this.weights = grownFloat64(this.weights, count)
+    if (count <= this.weights.length) return
+    this.weights = grownFloat64(this.weights, count)
+    this.#matched = grownInt32(this.#matched, this.weights.length)
+    this.#matchedAt = grownUint32(this.#matchedAt, this.weights.length)
   }
 
   /** Whether a path of so many new blocks still fits. */
   hasRoom(blocks: number): boolean {
-    return this.#blocks.size + blocks <= this.#blocksMax
+    return this.#blockCount + blocks <= this.#blocksMax
   }
 
-  /** Adds one user at the end of a path on a rank; new blocks weigh 1. Returns the last block, or `noBlock` for an empty path. */
+  /** Adds one user of a path on a rank; new blocks weigh 1. Returns the hold at its end, or `noHold` for an empty path. */
   acquire(slot: RankSlot, sequence: HashList): number {
-    let node = root
-    let block = noBlock
-    const words = sequence.length
-    for (let word = 0; word < words; word += 2) {
-      const low = sequence[word]!
-      const high = sequence[word + 1]!
-      let child = this.#findNode(node, low, high)
-      if (child < 0) child = this.#makeNode(node, low, high)
-      let next = this.#findBlock(child, slot)
-      if (next < 0) {
-        next = this.#makeBlock(child, slot, block)
-        if (block !== noBlock) this.#blockUsers[block]! += 1
-        this.weights[slot]! += 1
+    let parent = root
+    let hold = noHold
+    for (let word = 0; word < sequence.length;) {
+      let edge = this.#findEdge(parent, sequence[word]!, sequence[word + 1]!)
+      if (edge < 0) edge = this.#makeEdge(parent, sequence.slice(word))
+      else {
+        const common = commonBlocks(this.#edgeBlocks[edge]!, sequence, word)
+        if (common < hashCount(this.#edgeBlocks[edge]!)) edge = this.#split(edge, common)
       }
-      node = child
-      block = next
+      hold = this.#use(edge, slot)
+      word += this.#edgeBlocks[edge]!.length
+      parent = edge
     }
-    if (block !== noBlock) this.#blockUsers[block]! += 1
-    return block
+    return hold
   }
 
   /** Takes away the user that `acquire` added; blocks without a user go. */
   release(slot: RankSlot, last: number): void {
-    let block = last
-    while (block !== noBlock) {
-      const users = this.#blockUsers[block]! - 1
-      this.#blockUsers[block] = users
-      if (users > 0) return
-      const above = this.#blockAbove[block]!
-      this.weights[slot]! -= this.#blockWeight[block]!
-      this.#dropBlock(block)
-      block = above
+    let hold = last
+    while (hold !== noHold) {
+      const edge = this.#holdEdge[hold]!
+      const above = this.#edgeParent[edge]!
+      const users = this.#holdUsers[hold]! - 1
+      this.#holdUsers[hold] = users
+      if (users === 0) {
+        const weight = this.#holdWeight[hold]!
+        // Block by block: the sum must round as the original's does.
+        for (let block = hashCount(this.#edgeBlocks[edge]!); block > 0; block -= 1) this.weights[slot]! -= weight
+        this.#dropHold(hold)
+      }
+      hold = above === root ? noHold : this.#findHold(above, slot)
     }
   }
 
   /** Gives weight `fraction` to the blocks from `last` upwards that have a single user. */
   decay(slot: RankSlot, last: number, fraction: number): void {
-    let block = last
+    let hold = last
     let run = 0
     let runWeight = 0
-    while (block !== noBlock && this.#blockUsers[block] === 1) {
-      const old = this.#blockWeight[block]!
+    while (hold !== noHold && this.#holdUsers[hold] === 1) {
+      const edge = this.#holdEdge[hold]!
+      const old = this.#holdWeight[hold]!
       if (old !== runWeight) {
         if (run > 0) this.weights[slot]! += run * (fraction - runWeight)
         run = 0
         runWeight = old
       }
-      run += 1
-      this.#blockWeight[block] = fraction
-      block = this.#blockAbove[block]!
+      run += hashCount(this.#edgeBlocks[edge]!)
+      this.#holdWeight[hold] = fraction
+      const above = this.#edgeParent[edge]!
+      hold = above === root ? noHold : this.#findHold(above, slot)
     }
     if (run > 0) this.weights[slot]! += run * (fraction - runWeight)
   }
 
   /** Finds the longest prefix of a sequence that is live on any rank; `livePrefix` then answers for each rank. */
   match(sequence: HashList): number {
-    const count = hashCount(sequence)
-    if (count > this.#path.length) this.#path = new Int32Array(Math.max(count, 2 * this.#path.length))
-    let node = root
-    let length = 0
-    while (length < count) {
-      node = this.#findNode(node, sequence[2 * length]!, sequence[2 * length + 1]!)
-      if (node < 0) break
-      this.#path[length] = node
-      length += 1
+    this.#matchNumber = (this.#matchNumber + 1) >>> 0
+    if (this.#matchNumber === 0) {
+      this.#matchedAt.fill(0)
+      this.#matchNumber = 1
     }
-    this.#pathLength = length
-    return length
+    const number = this.#matchNumber
+    let parent = root
+    let word = 0
+    while (word < sequence.length) {
+      const edge = this.#findEdge(parent, sequence[word]!, sequence[word + 1]!)
+      if (edge < 0) break
+      const blocks = this.#edgeBlocks[edge]!
+      const common = commonBlocks(blocks, sequence, word)
+      word += 2 * common
+      for (let hold = this.#edgeFirstHold[edge]!; hold !== noHold; hold = this.#holdNext[hold]!) {
+        const slot = this.#holdSlot[hold]!
+        this.#matched[slot] = word >>> 1
+        this.#matchedAt[slot] = number
+      }
+      if (2 * common < blocks.length) break
+      parent = edge
+    }
+    return word >>> 1
   }
 
   /** Blocks of the sequence given to `match` last that are live on a rank. */
   livePrefix(slot: RankSlot): number {
-    const path = this.#path
-    let high = this.#pathLength
-    if (high === 0 || this.#findBlock(path[0]!, slot) < 0) return 0
-    if (this.#findBlock(path[high - 1]!, slot) >= 0) return high
-    let low = 1
-    high -= 1
-    while (low < high) {
-      const middle = (low + high + 1) >>> 1
-      if (this.#findBlock(path[middle - 1]!, slot) >= 0) low = middle
-      else high = middle - 1
-    }
-    return low
+    return this.#matchedAt[slot] === this.#matchNumber ? this.#matched[slot]! : 0
   }
 
-  #findNode(parent: number, low: number, high: number): number {
-    const { cells, mask } = this.#nodes
-    let cell = nodeHash(parent, low, high) & mask
+  // ---- Edges ---------------------------------------------------------------------------------------------------------------
+
+  #findEdge(parent: number, low: number, high: number): number {
+    const { cells, mask } = this.#edges
+    let cell = edgeHash(parent, low, high) & mask
     for (;;) {
-      const node = cells[cell]!
-      if (node < 0) return -1
-      if (this.#nodeLow[node] === low && this.#nodeHigh[node] === high && this.#nodeParent[node] === parent) return node
+      const edge = cells[cell]!
+      if (edge < 0) return -1
+      const blocks = this.#edgeBlocks[edge]!
+      if (blocks[0] === low && blocks[1] === high && this.#edgeParent[edge] === parent) return edge
       cell = (cell + 1) & mask
     }
   }
 
-  #findBlock(node: number, slot: number): number {
-    const { cells, mask } = this.#blocks
-    let cell = blockHash(node, slot) & mask
+  #makeEdge(parent: number, blocks: HashList): number {
+    let edge = this.#edgeFree
+    if (edge >= 0) this.#edgeFree = this.#edgeParent[edge]!
+    else {
+      edge = this.#edgeBlocks.length
+      if (edge >= this.#edgeParent.length) {
+        this.#edgeParent = grownInt32(this.#edgeParent, edge + 1)
+        this.#edgeFirstHold = grownInt32(this.#edgeFirstHold, edge + 1)
+      }
+    }
+    this.#edgeBlocks[edge] = blocks
+    this.#edgeParent[edge] = parent
+    this.#edgeFirstHold[edge] = noHold
+    this.#edges.insert(edge, edgeHash(parent, blocks[0]!, blocks[1]!))
+    return edge
+  }
+
+  /** Cuts the first `count` blocks off into an edge of their own, which is returned. The rest keeps its number, children and holds. */
+  #split(edge: number, count: number): number {
+    const blocks = this.#edgeBlocks[edge]!
+    this.#edges.remove(edge)
+    const upper = this.#makeEdge(this.#edgeParent[edge]!, blocks.subarray(0, 2 * count))
+    const rest = blocks.subarray(2 * count)
+    this.#edgeBlocks[edge] = rest
+    this.#edgeParent[edge] = upper
+    this.#edges.insert(edge, edgeHash(upper, rest[0]!, rest[1]!))
+    for (let hold = this.#edgeFirstHold[edge]!; hold !== noHold; hold = this.#holdNext[hold]!) {
+      const made = this.#makeHold(upper, this.#holdSlot[hold]!)
+      this.#holdUsers[made] = this.#holdUsers[hold]!
+      this.#holdWeight[made] = this.#holdWeight[hold]!
+    }
+    return upper
+  }
+
+  #dropEdge(edge: number): void {
+    this.#edges.remove(edge)
+    this.#edgeBlocks[edge] = noBlocks
+    this.#edgeParent[edge] = this.#edgeFree
+    this.#edgeFree = edge
+  }
+
+  // ---- Holds ---------------------------------------------------------------------------------------------------------------
+
+  #findHold(edge: number, slot: number): number {
+    const { cells, mask } = this.#holds
+    let cell = holdHash(edge, slot) & mask
     for (;;) {
-      const block = cells[cell]!
-      if (block < 0) return -1
-      if (this.#blockNode[block] === node && this.#blockSlot[block] === slot) return block
+      const hold = cells[cell]!
+      if (hold < 0) return noHold
+      if (this.#holdEdge[hold] === edge && this.#holdSlot[hold] === slot) return hold
       cell = (cell + 1) & mask
     }
   }
 
-  #makeNode(parent: number, low: number, high: number): number {
-    let node = this.#nodeFree
-    if (node >= 0) this.#nodeFree = this.#nodeParent[node]!
-    else {
-      node = this.#nodeEnd
-      this.#nodeEnd += 1
-      if (node >= this.#nodeParent.length) this.#growNodes()
+  /** One more user of an edge on a rank. */
+  #use(edge: number, slot: RankSlot): number {
+    const found = this.#findHold(edge, slot)
+    if (found !== noHold) {
+      this.#holdUsers[found]! += 1
+      return found
     }
-    this.#nodeParent[node] = parent
-    this.#nodeLow[node] = low
-    this.#nodeHigh[node] = high
-    this.#nodeRanks[node] = 0
-    this.#nodes.insert(node, nodeHash(parent, low, high))
-    return node
+    const hold = this.#makeHold(edge, slot)
+    const blocks = hashCount(this.#edgeBlocks[edge]!)
+    for (let block = blocks; block > 0; block -= 1) this.weights[slot]! += 1
+    this.#blockCount += blocks
+    return hold
   }
 
-  #makeBlock(node: number, slot: number, above: number): number {
-    let block = this.#blockFree
-    if (block >= 0) this.#blockFree = this.#blockAbove[block]!
+  /** A hold with one user and weight 1; blocks and weights are counted by the caller. */
+  #makeHold(edge: number, slot: number): number {
+    let hold = this.#holdFree
+    if (hold >= 0) this.#holdFree = this.#holdNext[hold]!
     else {
-      block = this.#blockEnd
-      this.#blockEnd += 1
-      if (block >= this.#blockNode.length) this.#growBlocks()
+      hold = this.#holdEnd
+      this.#holdEnd += 1
+      if (hold >= this.#holdEdge.length) this.#growHolds()
     }
-    this.#blockNode[block] = node
-    this.#blockSlot[block] = slot
-    this.#blockAbove[block] = above
-    this.#blockUsers[block] = 0
-    this.#blockWeight[block] = 1
-    this.#nodeRanks[node]! += 1
-    this.#blocks.insert(block, blockHash(node, slot))
-    return block
+    const next = this.#edgeFirstHold[edge]!
+    this.#holdEdge[hold] = edge
+    this.#holdSlot[hold] = slot
+    this.#holdUsers[hold] = 1
+    this.#holdWeight[hold] = 1
+    this.#holdNext[hold] = next
+    this.#holdPrevious[hold] = noHold
+    if (next !== noHold) this.#holdPrevious[next] = hold
+    this.#edgeFirstHold[edge] = hold
+    this.#holds.insert(hold, holdHash(edge, slot))
+    return hold
   }
 
-  #dropBlock(block: number): void {
-    const node = this.#blockNode[block]!
-    this.#blocks.remove(block)
-    this.#blockAbove[block] = this.#blockFree
-    this.#blockFree = block
-    const ranks = this.#nodeRanks[node]! - 1
-    this.#nodeRanks[node] = ranks
-    if (ranks > 0) return
-    this.#nodes.remove(node)
-    this.#nodeParent[node] = this.#nodeFree
-    this.#nodeFree = node
+  #dropHold(hold: number): void {
+    const edge = this.#holdEdge[hold]!
+    const [previous, next] = [this.#holdPrevious[hold]!, this.#holdNext[hold]!]
+    this.#blockCount -= hashCount(this.#edgeBlocks[edge]!)
+    this.#holds.remove(hold)
+    if (next !== noHold) this.#holdPrevious[next] = previous
+    if (previous !== noHold) this.#holdNext[previous] = next
+    else this.#edgeFirstHold[edge] = next
+    this.#holdNext[hold] = this.#holdFree
+    this.#holdFree = hold
+    // Who holds a deeper edge holds this one: it has no children.
+    if (this.#edgeFirstHold[edge] === noHold) this.#dropEdge(edge)
   }
 
-  #growNodes(): void {
-    const count = this.#nodeEnd
-    this.#nodeParent = grownInt32(this.#nodeParent, count)
-    this.#nodeLow = grownUint32(this.#nodeLow, count)
-    this.#nodeHigh = grownUint32(this.#nodeHigh, count)
-    this.#nodeRanks = grownUint32(this.#nodeRanks, count)
-  }
-
-  #growBlocks(): void {
-    const count = this.#blockEnd
-    this.#blockNode = grownInt32(this.#blockNode, count)
-    this.#blockSlot = grownInt32(this.#blockSlot, count)
-    this.#blockAbove = grownInt32(this.#blockAbove, count)
-    this.#blockUsers = grownUint32(this.#blockUsers, count)
-    this.#blockWeight = grownFloat64(this.#blockWeight, count)
+  #growHolds(): void {
+    const count = this.#holdEnd
+    this.#holdEdge = grownInt32(this.#holdEdge, count)
+    this.#holdSlot = grownInt32(this.#holdSlot, count)
+    this.#holdUsers = grownUint32(this.#holdUsers, count)
+    this.#holdWeight = grownFloat64(this.#holdWeight, count)
+    this.#holdNext = grownInt32(this.#holdNext, count)
+    this.#holdPrevious = grownInt32(this.#holdPrevious, count)
   }
 }
+
+const noBlocks = new Uint32Array(0)
