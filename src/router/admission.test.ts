@@ -133,6 +133,16 @@ test('after the close nothing waits any more, what finds room still goes', () =>
   assert.equal(submit(ask('d', 60)), 'd@1')
 })
 
+test('a question that books nothing waits its turn, too', () => {
+  const { router, late, ask, submit, shown } = setUp()
+  submit(ask('a', 60))
+  const answer = router.submit(ask('b', 60), (decided) => void late.push(`${shown(decided)} ${decided.kind === 'chosen' && decided.booked}`), false)
+  assert.equal(answer.kind, 'parked')
+  submit(ask('c', 60))
+  router.free('a')
+  assert.deepEqual([late, router.bookingCount], [['b@1 false', 'c@1'], 1])
+})
+
 test('the queue has a bound, and says when it bites', () => {
   const { ask, submit, rejections } = setUp({ profile: singleClassProfile(0), parkedMax: 1 })
   submit(ask('a', 60))

@@ -56,7 +56,7 @@ export interface QueueListener {
 /** What admission asks of its router. Candidates, columns and scores are those of the last `collect` and `measure`. */
 export interface AdmissionHost {
   /** What is wrong with the request as such. */
-  invalid(request: RoutingRequest): Refusal | null
+  invalid(request: RoutingRequest, book: boolean): Refusal | null
   collect(request: RoutingRequest): Refusal | null
   readPrompt(request: RoutingRequest): Prompt
   /** `kept`: overlap found before, instead of a look-up. */
@@ -67,8 +67,8 @@ export interface AdmissionHost {
   bestCachedTokens(): number
   /** Whether every candidate is busy. */
   isBusy(policyClass: PolicyClass): boolean
-  /** Chooses among what was measured, and books. */
-  choose(request: RoutingRequest, prompt: Prompt): Decision | Refusal
+  /** Chooses among what was measured, and books when asked to. */
+  choose(request: RoutingRequest, prompt: Prompt, book: boolean): Decision | Refusal
   /** Tells listeners. */
   refuse(request: RoutingRequest, refused: Refusal): Refusal
   noWorkers(request: RoutingRequest): Refusal
@@ -81,6 +81,7 @@ interface Waiting extends QueueItem, ParkedNote {
   readonly prompt: Prompt
   readonly classIndex: number
   readonly onDecided: OnDecided
+  readonly book: boolean
   readonly arrivedMs: number
   readonly membership: number
   /** Four numbers per rank with overlap: slot, device, host, disk blocks. Null: nothing was looked up. */
@@ -135,15 +136,16 @@ export class Admission {
     })
   }
 
-  submit(request: RoutingRequest, onDecided: OnDecided): Decision | Refusal | Parked {
+  /** `book` false: the answer waits its turn and changes nothing. */
+  submit(request: RoutingRequest, onDecided: OnDecided, book: boolean): Decision | Refusal | Parked {
     const host = this.#host
-    const refused = host.invalid(request) ?? host.collect(request)
+    const refused = host.invalid(request, book) ?? host.collect(request)
     if (refused !== null) return host.refuse(request, refused)
     const mayGoAtOnce = this.#classes.length === 1 && this.#queue.size === 0 && !host.isBusy(this.#classes[0]!)
     const prompt = host.readPrompt(request)
     host.measure(prompt, null)
-    if (mayGoAtOnce) return host.choose(request, prompt)
-    const item = this.#enter(request, prompt, onDecided)
+    if (mayGoAtOnce) return host.choose(request, prompt, book)
+    const item = this.#enter(request, prompt, onDecided, book)
     if ('kind' in item) return host.refuse(request, item)
     this.#drain()
     if (item.answer !== null) return item.answer
@@ -153,7 +155,7 @@ export class Admission {
   }
 
   /** Puts a measured request into its class, or says why it may not wait. */
-  #enter(request: RoutingRequest, prompt: Prompt, onDecided: OnDecided): Waiting | Refusal {
+  #enter(request: RoutingRequest, prompt: Prompt, onDecided: OnDecided, book: boolean): Waiting | Refusal {
     const host = this.#host
     const promptTokens = request.tokens.length
     const cachedTokens = Math.min(host.bestCachedTokens(), promptTokens)
@@ -166,7 +168,7 @@ export class Admission {
     const cost = Math.max(1, promptTokens - cachedTokens)
     this.#sequence += 1
     const item: Waiting = {
-      request, prompt, classIndex, policyClass: policyClass.name, onDecided, arrivedMs, promptTokens, cachedTokens, cost,
+      request, prompt, classIndex, policyClass: policyClass.name, onDecided, book, arrivedMs, promptTokens, cachedTokens, cost,
       strictPriority: request.strictPriority ?? 0,
       deadlineMs: request.queueDeadlineMs ?? Infinity,
       score: orderScore(policyClass.policy, request.priorityJumpSeconds ?? 0, (arrivedMs - this.#startMs) / 1000, cost),
@@ -241,15 +243,15 @@ export class Admission {
   }
 
   #dispatch(item: Waiting): void {
-    const { request, prompt } = item
+    const { request, prompt, book } = item
     const host = this.#host
-    const refused = host.invalid(request) ?? host.collect(request)
+    const refused = host.invalid(request, book) ?? host.collect(request)
     if (refused !== null) {
       this.#answer(item, 'refused', host.refuse(request, refused))
       return
     }
     host.measure(prompt, this.#keptOverlap(item))
-    const answer = host.choose(request, prompt)
+    const answer = host.choose(request, prompt, book)
     this.#answer(item, answer.kind === 'chosen' ? 'dispatched' : 'refused', answer)
   }
 

@@ -132,9 +132,9 @@ export interface Router {
   route(request: RoutingRequest): Decision | Refusal
   /**
    * Like `route`, in the order of the queue: at once where a worker has room, else parked. `onDecided` hears of parked requests
-   * only, from within another call of this router.
+   * only, from within another call of this router. `book` false: like `select`, in the order of the queue.
    */
-  submit(request: RoutingRequest, onDecided: OnDecided): Decision | Refusal | Parked
+  submit(request: RoutingRequest, onDecided: OnDecided, book?: boolean): Decision | Refusal | Parked
   /** Requests that wait. */
   readonly parkedCount: number
   /** What waits, per policy class; empty when nothing ever does. */

@@ -171,8 +171,8 @@ export class KvRouter implements Router {
     return this.#decide(request, true)
   }
 
-  submit(request: RoutingRequest, onDecided: OnDecided): Decision | Refusal | Parked {
-    return this.#admission?.submit(request, onDecided) ?? this.route(request)
+  submit(request: RoutingRequest, onDecided: OnDecided, book = true): Decision | Refusal | Parked {
+    return this.#admission?.submit(request, onDecided, book) ?? this.#decide(request, book)
   }
 
   get parkedCount(): number {
@@ -191,14 +191,14 @@ export class KvRouter implements Router {
     const { queue } = this.settings
     if (queue === undefined || !parksRequests(queue.profile)) return null
     return new Admission(queue, {
-      invalid: (request) => this.#invalid(request, true),
+      invalid: (request, book) => this.#invalid(request, book),
       collect: (request) => this.#collect(request),
       readPrompt: (request) => this.#readPrompt(request),
       measure: (prompt, kept) => this.#measure(prompt, kept),
       overlap: () => this.#lookedUp ? this.#scores : null,
       bestCachedTokens: () => bestCachedTokens(this.#selection.table, this.settings, this.settings.blockSize),
       isBusy: (policyClass) => areAllBusy(this.#selection.table, policyClass, this.#directory, this.#loads.prefillTokens),
-      choose: (request, prompt) => this.#choose(request, prompt, true),
+      choose: (request, prompt, book) => this.#choose(request, prompt, book),
       refuse: (request, refused) => this.#refuse(request, refused),
       noWorkers,
       workerCount: () => this.#directory.size,
