@@ -15,6 +15,7 @@ import type { RouterSettings } from '../router/contract.ts'
 import { KvRouter } from '../router/kv-router.ts'
 import { routerConfigOf } from '../standalone/pool.ts'
 import type { SelectionMode } from '../scheduling/mode-choice.ts'
+import { absentText } from '../text/absent-text.ts'
 import { loadTextModel } from '../text/load-text-model.ts'
 import { prefillOverrides } from './prefill-overrides.ts'
 import { showGauges } from './pool-gauges.ts'
@@ -52,23 +53,23 @@ export function assembleFrontend(config: ParsedConfig<'frontend'>, planes: Front
   const prefillConfig = prefillOverrides(log)
   const options = modelsOptions(config, mode)
   const service = new FrontendService({
-    ...planes, options, observer: metrics.requests,
+    ...planes, options, observer: metrics.requests, observerOf: (role, model) => metrics.ofPool(role, model).requests,
     service: {
       namespace: values.namespace, namespacePrefix: values.namespacePrefix, requirePrefill: values.requirePrefill,
       shutdownTimeoutMs: values.shutdownTimeoutSeconds * 1000,
     },
     prefillConfig: (card) => prefillConfig.of(routerConfigOf(card)),
-    loadText: (card, signal) => loadTextModel(cardFileSource(card, { signal }), { log, clock }),
+    loadText: (card, signal) => card.modelInput === 'Text' ? Promise.resolve(absentText) : loadTextModel(cardFileSource(card, { signal }), { log, clock }),
     createRouter: (facts, stage) => {
       log.info({ stage: 'start', model: facts.modelName, block_size: facts.blockSize, role: facts.role, mode: values.routerMode }, 'KV Routing initialized')
       const own = stage === 'prefill' ? prefillConfig.of(facts.routerConfig) : null
       const settings = { ...routerSettingsOf(config, { ...facts, routingGroup: facts.modelName }), ...stageSettings(stage, options.conditional !== null), ...(mode === null ? {} : { selectionMode: mode }) }
-      return new KvRouter(own === null ? settings : prefillConfig.apply(own, settings), { clock, random, listener: metrics.listener, ...caches.next() })
+      return new KvRouter(own === null ? settings : prefillConfig.apply(own, settings), { clock, random, listener: metrics.ofPool(stage === 'prefill' ? 'prefill' : facts.role, facts.modelName).listener, ...caches.next() })
     },
   })
-  const api = new FrontendMetrics({ prefix: values.metricsPrefix, models: () => service.models.list().map(({ name, contextLength }) => ({ name, contextLength })) })
+  const api = new FrontendMetrics({ prefix: values.metricsPrefix, models: () => service.models.figures().map((model) => ({ ...model, migrationLimit: values.migrationLimit })) })
   showGauges({
-    metrics, log, pools: () => [...service.models.pools].map(({ routed }) => routed),
+    metrics, log, sharedCaches: caches, pools: () => [...service.models.pools].map(({ routed }) => routed),
     activeRequests: () => service.models.activeCount, isReady: () => service.isReady,
   })
   return {
@@ -78,8 +79,10 @@ export function assembleFrontend(config: ParsedConfig<'frontend'>, planes: Front
       overloadStatus: values.overloadStatus, dynamoErrors: values.dynamoErrors, adminRoutes: !values.adminApiDisabled,
       ...(values.adminToken === null ? {} : { adminToken: values.adminToken }),
       bodyLimitBytes: values.bodyLimitMb * 1024 * 1024, ignoreUnknownParameters: values.ignoreUnknownParameters, metadataPrefix: values.metadataHeader,
+      extensionDisabled: values.extensionDisabled, version: packageVersion(), ...(values.anthropicApi ? { anthropic: { stripPreamble: values.stripAnthropicPreamble } } : {}),
       paths: {
-        chat: values.chatPath, completions: values.completionsPath, models: values.modelsPath, health: values.healthPath, live: values.livePath, metrics: values.metricsPath,
+        chat: values.chatPath, completions: values.completionsPath, responses: values.responsesPath, messages: values.messagesPath, embeddings: values.embeddingsPath,
+        models: values.modelsPath, health: values.healthPath, live: values.livePath, metrics: values.metricsPath,
       },
       metrics: async () => ({ contentType: metrics.contentType, text: (await metrics.text()) + (await api.text()) }),
     }),

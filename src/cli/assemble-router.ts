@@ -64,7 +64,7 @@ export function assembleRouter(config: ParsedConfig<'router'>, planes: RouterPla
     },
   })
   showGauges({
-    metrics, log, pools: () => (service.prefill === null ? [service.workers] : [service.workers, service.prefill]),
+    metrics, log, sharedCaches: caches, pools: () => (service.prefill === null ? [service.workers] : [service.workers, service.prefill]),
     activeRequests: () => service.generate.activeCount, isReady: () => service.state === 'ready',
   })
   return { service, metrics, close: () => caches.close() }

@@ -1,20 +1,22 @@
 /** Gauges and counters of a process, over all its routed pools, set at each scrape. */
 import type { ProcessLog } from '../observability/log.ts'
 import type { RouterMetrics } from '../observability/router-metrics.ts'
+import type { SharedCaches } from './shared-caches.ts'
 import type { RoutedPool } from '../standalone/routed-pool.ts'
 
 export interface GaugeSource {
   readonly metrics: RouterMetrics
   readonly log: ProcessLog
   pools(): Iterable<RoutedPool>
+  readonly sharedCaches: SharedCaches
   activeRequests(): number
   isReady(): boolean
 }
 
-export function showGauges({ metrics, log, pools, activeRequests, isReady }: GaugeSource): void {
+export function showGauges({ metrics, log, pools, sharedCaches, activeRequests, isReady }: GaugeSource): void {
   const { gauges, kvEvents } = metrics
   metrics.onScrape(() => {
-    const total = { workers: 0, indexEntries: 0, indexBytes: 0, bookings: 0, mismatched: 0, setAside: 0, bookingRefusals: 0, indexRefusals: 0, evicted: 0, pruned: 0, sources: 0, queued: 0, batches: 0, gaps: 0 }
+    const total = { workers: 0, indexEntries: 0, indexBytes: 0, bookings: 0, mismatched: 0, setAside: 0, sessions: 0, bookingRefusals: 0, indexRefusals: 0, evicted: 0, pruned: 0, sources: 0, queued: 0, batches: 0, gaps: 0 }
     const drops = new Map<string, number>()
     const recoveries = { started: 0, succeeded: 0, failed: 0 }
     for (const routed of pools()) {
@@ -30,6 +32,7 @@ export function showGauges({ metrics, log, pools, activeRequests, isReady }: Gau
       total.pruned += bounds?.prunedBlocks ?? 0
       total.mismatched += routed.pool.mismatchedCount
       total.setAside += routed.setAsideIds().size
+      total.sessions += routed.affinity?.table.size ?? 0
       const follower = routed.follower?.stats()
       if (follower === undefined) continue
       total.sources += follower.sources
@@ -48,7 +51,13 @@ export function showGauges({ metrics, log, pools, activeRequests, isReady }: Gau
     gauges.indexRefusals.set(total.indexRefusals)
     gauges.assumedBlocksEvicted.set(total.evicted)
     gauges.assumedBlocksPruned.set(total.pruned)
+    const shared = sharedCaches.stats()
+    gauges.sharedCacheObjects.set(shared.objects)
+    gauges.sharedCacheGaps.set(shared.gaps)
+    gauges.sharedCacheOverflows.set(shared.overflows)
+    gauges.sharedCacheBadMessages.set(shared.badMessages)
     gauges.setAsideInstances.set(total.setAside)
+    gauges.sessionAffinityEntries.set(total.sessions)
     gauges.blockSizeMismatchWorkers.set(total.mismatched)
     gauges.eventQueueEntries.set(total.queued)
     gauges.eventQueueDrops.set(drops.get('queue_full') ?? 0)

@@ -151,9 +151,7 @@ test('a config file names unknown and doubled options', async () => {
 test('what is not built is refused, its default is accepted', async () => {
   const refused = [
     ['--serve-indexer'], ['--use-remote-indexer'], ['--router-replica-sync'], ['--router-durable-kv-events'],
-    ['--shared-cache-type', 'hicache'],
-    ['--shared-cache-multiplier', '0.5'], 
-    ['--ais-backend', 'vllm'], ['--aic-tp-size', '2'], 
+    ['--ais-backend', 'vllm'], ['--aic-tp-size', '2'],
   ]
   for (const argv of refused) await refuses(argv, new RegExp(`^${argv[0]}.*: not available in this version \\(`))
   const accepted = [

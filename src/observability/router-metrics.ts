@@ -46,7 +46,12 @@ export interface RouterGauges {
   readonly indexRefusals: NumberCell
   readonly assumedBlocksEvicted: NumberCell
   readonly assumedBlocksPruned: NumberCell
+  readonly sharedCacheObjects: NumberCell
+  readonly sharedCacheGaps: NumberCell
+  readonly sharedCacheOverflows: NumberCell
+  readonly sharedCacheBadMessages: NumberCell
   readonly setAsideInstances: NumberCell
+  readonly sessionAffinityEntries: NumberCell
   readonly blockSizeMismatchWorkers: NumberCell
   readonly eventQueueEntries: NumberCell
   readonly eventQueueDrops: NumberCell
@@ -259,7 +264,8 @@ function workerListener(context: Context, target: EndpointId, model = 'unknown')
   const show = (): void => {
     let count = 0
     for (const set of approximateRanks.values()) count += set.size
-    context.approximateRanks.set(ranks, count)
+    if (count === 0) context.approximateRanks.delete(ranks)
+    else context.approximateRanks.set(ranks, count)
     approximate.set([...context.approximateRanks.values()].reduce((sum, each) => sum + each, 0))
     mismatch.with(model, workerType(context.role)).set(approximateRanks.size)
   }
@@ -326,6 +332,11 @@ function gaugesOf(set: MetricSet): RouterGauges {
     indexRefusals: counter('index_refusals_total', 'Events and assumed prompts that the prefix index refused because it is full'),
     assumedBlocksEvicted: counter('assumed_blocks_evicted_total', "Assumed blocks given up because a worker's capacity was used up"),
     assumedBlocksPruned: counter('assumed_blocks_pruned_total', 'Assumed blocks given up because there were more than --router-max-tree-size'),
+    sessionAffinityEntries: gauge('session_affinity_entries', 'Sessions that are bound to a worker, over all pools'),
+    sharedCacheObjects: gauge('shared_cache_objects', 'Objects that a shared cache is known to hold'),
+    sharedCacheGaps: counter('shared_cache_gaps_total', 'Gaps in the events of a shared cache, each of which forgets its objects'),
+    sharedCacheOverflows: counter('shared_cache_overflows_total', 'How often too many objects of a shared cache made all be forgotten'),
+    sharedCacheBadMessages: counter('shared_cache_bad_messages_total', 'Messages of a shared cache that could not be read'),
     setAsideInstances: gauge('set_aside_instances', 'Workers that get no requests because one failed there'),
     blockSizeMismatchWorkers: gauge('block_size_mismatch_workers', 'Workers whose block size differs from the one that was set'),
     eventQueueEntries: gauge('event_queue_entries', 'Cache events that wait to be applied'),
