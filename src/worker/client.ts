@@ -5,7 +5,7 @@ import type { WireValue } from '../dynamo/wire/body.ts'
 import { formatEndpointId } from '../dynamo/wire/endpoint-path.ts'
 import type { AnnotatedItem } from '../dynamo/wire/items.ts'
 import { FailureError, isRetryableElsewhere } from '../model/failure.ts'
-import type { Clock, Discovery, EndpointId, InstanceRecord, Json, Log, Random, RequestPlaneClient, Watch } from '../ports.ts'
+import type { Clock, Discovery, EndpointId, InstanceRecord, Json, Log, Random, RequestPlaneClient, TimerHandle, Watch } from '../ports.ts'
 import { Context } from './context.ts'
 import { asDynamoError, errorOfFailure } from './errors.ts'
 
@@ -40,22 +40,24 @@ export class ResponseStream implements AsyncIterable<WireValue> {
   readonly context: Context
   readonly instanceId: bigint
   readonly #call: OpenCall
-  readonly #release: () => void
+  #stopped = false
+  #killed = false
 
-  constructor(call: OpenCall, context: Context, instanceId: bigint, release: () => void) {
+  constructor(call: OpenCall, context: Context, instanceId: bigint) {
     this.#call = call
     this.context = context
     this.instanceId = instanceId
-    this.#release = release
   }
 
-  /** Asks the worker for a graceful end; what it still sends is delivered. */
+  /** Asks the worker for a graceful end. The iteration gives what it still sends, and ends. */
   stop(): void {
+    this.#stopped = true
     this.#call.stop()
   }
 
   /** Ends the worker's work at once; the iteration throws `Cancelled`. */
   kill(): void {
+    this.#killed = true
     this.#call.kill()
   }
 
@@ -72,12 +74,19 @@ export class ResponseStream implements AsyncIterable<WireValue> {
     try {
       yield* values
     } catch (error) {
-      throw asDynamoError(error)
-    } finally {
-      this.#release()
+      if (!this.#isStopped(error)) throw asDynamoError(error)
     }
   }
+
+  /** Workers close the stream of a stopped request without a last item. */
+  #isStopped(error: unknown): boolean {
+    const asked = this.#stopped || this.context.isStopped()
+    return asked && !this.#killed && !this.context.isKilled() && error instanceof FailureError && error.failure.class === 'Cancelled'
+  }
 }
+
+/** For the beginning of an answer to arrive from an instance that has left. Units: ms. */
+const leaveGraceMs = 1000
 
 /** Follows an endpoint's instances from its making to `close`. */
 export class Client {
@@ -178,16 +187,26 @@ export class Client {
       const call = openCall(this.#parts.client, record, request, {
         id: context.id, metadata: context.metadata, signal: kill, stopSignal: context.signal, ...(headers === null ? {} : { headers }),
       })
-      const watch = this.#directory.onEvent((event) => {
-        if (event.kind === 'removed' && event.instance.record.instanceId === record.instanceId) {
-          call.handle?.fail({ class: 'Unavailable', reason: 'transport.disconnected', message: `instance ${record.instanceId} left before it answered` })
-        }
-      })
-      await call.begun.finally(() => watch.close())
-      return new ResponseStream(call, context, record.instanceId, () => {})
+      await this.#begun(call, record)
+      return new ResponseStream(call, context, record.instanceId)
     } catch (error) {
       this.#judge(record, error)
       throw asDynamoError(error)
+    }
+  }
+
+  /** An instance that leaves answers what it has taken at once, or never. Errors: of the call. */
+  async #begun(call: OpenCall, { instanceId }: InstanceRecord): Promise<void> {
+    let timer: TimerHandle | null = null
+    const left = (): void => call.handle?.fail({ class: 'Unavailable', reason: 'transport.disconnected', message: `instance ${instanceId} left before it answered` })
+    const watch = this.#directory.onEvent((event) => {
+      if (event.kind === 'removed' && event.instance.record.instanceId === instanceId) timer = this.#parts.clock.setTimer(leaveGraceMs, left)
+    })
+    try {
+      await call.begun
+    } finally {
+      watch.close()
+      ;(timer as TimerHandle | null)?.cancel()
     }
   }
 

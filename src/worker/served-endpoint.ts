@@ -85,6 +85,9 @@ export class ServedWorkerEndpoint {
       response.fail(failureOfException(new EngineShutdown('the worker is going down')))
       context.kill()
     }
+    // A handler that never returns is not waited for.
+    this.#open.clear()
+    this.#onIdle?.()
     return size
   }
 
