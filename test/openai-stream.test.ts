@@ -10,7 +10,7 @@ import { eosId, FakeModel, tokensOf, type Script } from './openai-kit.ts'
 
 const extension: Extension = {
   annotations: [], tokenData: undefined, maxThinkingTokens: undefined, cacheSalt: undefined, extraFields: [], routing: {}, router: undefined,
-  requestTimestampMs: undefined, metadataUpload: undefined,
+  requestTimestampMs: undefined, metadataUpload: undefined, warnings: [],
 }
 
 function planOf(model: FakeModel, prompts: number, stops: readonly string[], includeStop: boolean): GenerationPlan {

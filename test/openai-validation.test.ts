@@ -83,8 +83,6 @@ const chatRows: readonly (readonly [string, object, object?])[] = [
   ['zzz', { zzz: 1 }],
   ['add_special_tokens', { add_special_tokens: true }],
   ['prompt', { prompt: 'x' }],
-  ['nvext.zzz', { nvext: { zzz: 1 } }, { nvext: {} }],
-  ['nvext.session_control', { nvext: { session_control: {} } }],
   ['nvext.token_data[1]', { nvext: { token_data: [1, 300] } }, { nvext: { token_data: [1, 200] } }],
   ['nvext.dp_rank', { nvext: { dp_rank: -1 } }, { nvext: { dp_rank: 0 } }],
   ['nvext.decode_worker_id', { nvext: { decode_worker_id: 'abc' } }],
@@ -184,4 +182,18 @@ test('headers: pins, ranks, priorities, tenant, metadata, session, identity', as
   await started.post(CHAT, chat(), { 'x-dynamo-worker-instance-id': 'abc', 'x-dynamo-dp-rank': '-1', 'x-dynamo-request-id': 'no-uuid' })
   assert.equal(model.requests.at(-1)?.['routing'], undefined)
   assert.notEqual(model.calls.at(-1)?.id, 'no-uuid')
+})
+
+test('unknown members of nvext are passed over, with a warning', async () => {
+  const started = await startOpenAi(new FakeCatalog(new FakeModel(saying('a'))))
+  const answer = await started.post(CHAT, chat({ nvext: { 'zzz\n': 1, session_control: {}, annotations: [] } }))
+  assert.equal(answer.status, 200)
+  assert.equal(answer.headers.get('x-warmpath-warning'), 'nvext.zzz? is not known and passed over, nvext.session_control is not known and passed over; send the header x-dynamo-session-id')
+  assert.equal((await started.post(CHAT, chat({ nvext: { annotations: [] } }))).headers.get('x-warmpath-warning'), null)
+  await started.server.close(0)
+  const model = new FakeModel(saying('a'))
+  const without = await startOpenAi(new FakeCatalog(model), { extensionDisabled: true })
+  assert.equal((await without.post(CHAT, chat({ nvext: { agent_hints: { priority: 'x' } } }))).status, 200)
+  assert.equal(model.requests[0]?.['routing'], undefined)
+  await without.server.close(0)
 })

@@ -6,12 +6,14 @@ import { UsageError } from '../config/usage-error.ts'
 import { createDiscovery } from '../dynamo/discovery/create-discovery.ts'
 import { DiscoveryOptionError, discoveryOptionsFromEnv } from '../dynamo/discovery/discovery-options.ts'
 import { createLog, type ProcessLog } from '../observability/log.ts'
+import type { ApiKeys } from '../openai/api-keys.ts'
 import { createOpenAiServer, type OpenAiServer } from '../openai/openai-server.ts'
 import type { Log } from '../ports.ts'
 import { systemClock, systemRandom } from '../system-ports.ts'
 import { assembleFrontend, type AssembledFrontend } from './assemble-frontend.ts'
 import { showPlaneMetrics } from './plane-metrics.ts'
 import { createPlanes } from './planes.ts'
+import { ListenerFiles } from './listener-files.ts'
 import { packageVersion } from './version.ts'
 
 type Environment = Readonly<Record<string, string | undefined>>
@@ -46,6 +48,7 @@ async function serve(config: Config, env: Environment, log: ProcessLog, signal: 
   const clock = systemClock()
   const random = systemRandom()
   const discovery = createDiscovery({ ...discoveryOptions(config, env), clock, log })
+  const files = new ListenerFiles(config.values, log)
   const planes = await createPlanes(config.values, { discovery, clock, random, log })
   await Promise.all([discovery.start(signal), planes.start(signal)])
   const frontend = assembleFrontend(config, { ...planes, discovery, clock, random, log })
@@ -53,9 +56,10 @@ async function serve(config: Config, env: Environment, log: ProcessLog, signal: 
   const closing: (() => void | Promise<void>)[] = [() => planes.close(), () => frontend.close(), () => frontend.service.drain()]
   try {
     await frontend.service.start(signal)
-    const server = await listen(config, frontend, log)
+    const server = await listen(config, frontend, files, log)
     const graceMs = config.values.shutdownTimeoutSeconds * 1000
-    closing.push(() => server.close(graceMs))
+    const unwatch = files.watch((tls) => server.changeTls(tls))
+    closing.push(() => { unwatch(); return server.close(graceMs) })
     const closeSystem = await openSystemServer(config, frontend, log)
     if (closeSystem !== null) closing.unshift(closeSystem)
     const lost = await Promise.race([signalled.then(() => null), discovery.lost])
@@ -79,11 +83,15 @@ function discoveryOptions(config: Config, env: Environment): ReturnType<typeof d
 }
 
 /** Errors: one that names the port and the flag. */
-async function listen({ values }: Config, frontend: AssembledFrontend, log: Log): Promise<OpenAiServer> {
+async function listen({ values }: Config, frontend: AssembledFrontend, files: ListenerFiles, log: Log): Promise<OpenAiServer> {
   try {
-    const server = await createOpenAiServer(frontend.httpOptions())
-    if (values.httpHost === '0.0.0.0' || values.httpHost === '::') {
-      log.warn({ stage: 'start' }, `the HTTP API listens on every interface of this machine (${values.httpHost}) and asks for no key; give --http-host 127.0.0.1, or put a proxy in front`)
+    const server = await createOpenAiServer({
+      ...frontend.httpOptions(),
+      // Once there are keys there are always some: a file that becomes unreadable opens nothing.
+      ...(files.keys === null ? {} : { apiKeys: () => files.keys as ApiKeys }), ...(files.tls === null ? {} : { tls: files.tls }),
+    })
+    if (files.keys === null && (values.httpHost === '0.0.0.0' || values.httpHost === '::')) {
+      log.warn({ stage: 'start' }, `the HTTP API listens on every interface of this machine (${values.httpHost}) and asks for no key; give --api-keys-file, or --http-host 127.0.0.1`)
     }
     log.info({ stage: 'start' }, `HTTP API: ${server.url}`)
     return server

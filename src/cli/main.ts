@@ -33,8 +33,9 @@ async function run(argv: readonly string[], env: Environment): Promise<number> {
   }
   if (name === '--version') return printVersion()
   if (name === 'config') return runConfig(rest, env)
+  if (name === 'api-key') return (await import('./api-key.ts')).runApiKey(rest)
   if (!isCommand(name)) {
-    throw new UsageError(`unknown command ${shown(name)}${didYouMean(name, [...Object.keys(commands), 'config'])}; see warmpath --help`)
+    throw new UsageError(`unknown command ${shown(name)}${didYouMean(name, [...Object.keys(commands), 'config', 'api-key'])}; see warmpath --help`)
   }
   const { wantsHelp, wantsVersion } = splitArguments(name, rest, flagSpellings(tables[name]))
   if (wantsVersion) return printVersion()

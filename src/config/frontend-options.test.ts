@@ -41,7 +41,7 @@ test("Dynamo's variables are read, older flags too", async () => {
 
 test('what is not built is refused, what governs nothing here is said', async () => {
   for (const argv of [
-    ['--kserve-grpc-server'], ['--tls-cert-path', 'x'], ['--enable-anthropic-api'],
+    ['--kserve-grpc-server'],
     ['--dyn-chat-processor', 'vllm'], ['--interactive'],
   ]) await assert.rejects(parse(argv), (error) => error instanceof UsageError && /not available in this version/.test(error.message), argv.join(' '))
   await assert.rejects(parse(['--router-mode', 'fastest']), UsageError)

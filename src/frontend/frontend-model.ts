@@ -1,5 +1,6 @@
 /** A ready model: its text side, and requests to one of its entries. */
 import { FailureError } from '../model/failure.ts'
+import type { ModelCard } from '../dynamo/cards/model-card.ts'
 import type { Clock, Json, JsonObject, Random } from '../ports.ts'
 import { isObject } from '../dynamo/wire/json.ts'
 import type { ModelCall, RoutingNote, ServedModel } from '../openai/catalog.ts'
@@ -9,6 +10,7 @@ import { cardChecksum } from './card-checksum.ts'
 import { parserNames } from './parser-names.ts'
 import { callInProcess } from '../standalone/in-process-call.ts'
 import type { ServedEntry } from './served-entry.ts'
+import type { SingleCalls } from './single-call.ts'
 import { differences, type WorkerPoolState } from './worker-pools.ts'
 
 export interface FrontendModelParts {
@@ -19,6 +21,7 @@ export interface FrontendModelParts {
   readonly state: WorkerPoolState
   readonly clock: Clock
   readonly random: Random
+  readonly singleCalls: SingleCalls
   /** Entries that can take requests now. */
   entries(): readonly ServedEntry[]
 }
@@ -29,6 +32,8 @@ export class FrontendModel implements ServedModel {
   readonly contextLength: number | null
   readonly supportsChat: boolean
   readonly supportsCompletions: boolean
+  readonly supportsEmbeddings: boolean
+  readonly takesText: boolean
   readonly text: TextModel
   readonly cardChecksum: string | null
   readonly parsers: ParserNames
@@ -45,9 +50,16 @@ export class FrontendModel implements ServedModel {
     this.contextLength = card.contextLength ?? parts.text.contextLength
     this.supportsChat = card.modelType.includes('Chat')
     this.supportsCompletions = card.modelType.includes('Completions')
+    this.supportsEmbeddings = card.modelType.includes('Embedding')
+    this.takesText = card.modelInput === 'Text'
     this.cardChecksum = cardChecksum(card)
     this.parsers = parserNames(card)
     this.poolKey = parts.state.key
+  }
+
+  /** What the card of its pool says, for the metrics. */
+  get figures(): Pick<ModelCard, 'blockSize' | 'totalKvBlocks' | 'maxNumSeqs' | 'maxNumBatchedTokens'> {
+    return this.#parts.state.card
   }
 
   /** Still true of a pool that has changed since. */
@@ -61,6 +73,12 @@ export class FrontendModel implements ServedModel {
     const outgoing = loraName === null ? request : withAdapter(request, loraName)
     const handle: Parameters<typeof callInProcess>[0] = (incoming, response) => entry.generate.handle(incoming, response, onRouted)
     for await (const output of callInProcess(handle, outgoing, call, this.#parts.clock, 'msgpack')) yield output as { readonly [key: string]: Json | Uint8Array }
+  }
+
+  async ask(request: JsonObject, call: ModelCall): Promise<{ readonly [key: string]: Json | Uint8Array }> {
+    const answer = await this.#parts.singleCalls.ask(this.#parts.entries().map(({ pool }) => pool), request, call)
+    if (isObject(answer)) return answer as { readonly [key: string]: Json | Uint8Array }
+    throw new FailureError({ class: 'BackendProtocol', reason: 'backend.protocol', message: 'the worker answered with something that is no map' })
   }
 
   /** By the number of workers, so that namespaces share the load as their sizes are; a worker that is named decides. */

@@ -35,11 +35,17 @@ const rolesOf: Readonly<Record<PoolKind, readonly string[]>> = {
   aggregated: ['aggregated'], legacy: ['aggregated', 'decode'], decode: ['decode'], prefill: ['prefill'], encode: ['encode'],
 }
 
-/** Chat or completions over tokens, on workers that decode. */
+/** Chat, completions or embeddings, on workers that run whole requests. */
 export const hasSurface = ({ kind, card }: WorkerPoolState): boolean =>
-  kind !== 'prefill' && kind !== 'encode' && (card.modelType.includes('Chat') || card.modelType.includes('Completions'))
+  kind !== 'prefill' && kind !== 'encode' && ['Chat', 'Completions', 'Embedding'].some((type) => card.modelType.includes(type))
 
-const takesTokens = ({ card }: WorkerPoolState): boolean => card.modelInput === null || card.modelInput === 'Tokens'
+/** Embeddings go to workers that tokenize themselves, too. */
+const canBeFed = ({ card }: WorkerPoolState): boolean =>
+  card.modelInput === null || card.modelInput === 'Tokens' || (card.modelInput === 'Text' && isEmbeddingOnly(card))
+
+/** Routed by load alone: nothing that is generated, no cache of prefixes. */
+export const isEmbeddingOnly = ({ modelType }: Pick<WorkerPoolState['card'], 'modelType'>): boolean =>
+  modelType.includes('Embedding') && !modelType.includes('Chat') && !modelType.includes('Completions')
 
 /** Evaluates the pools of one model in one namespace. */
 export function evaluateReadiness(input: ReadinessInput): Readiness {
@@ -48,8 +54,8 @@ export function evaluateReadiness(input: ReadinessInput): Readiness {
   if (withSurface.length === 0) return notReady('no worker that decodes is registered')
   const candidates = withSurface.filter(({ liveCount }) => liveCount > 0)
   if (candidates.length === 0) return notReady('no worker that decodes is alive')
-  const usable = candidates.filter(takesTokens)
-  if (usable.length === 0) return notReady(`the workers want ${candidates[0]?.card.modelInput ?? 'no'} input, only Tokens is served`)
+  const usable = candidates.filter(canBeFed)
+  if (usable.length === 0) return notReady(`the workers want ${candidates[0]?.card.modelInput ?? 'no'} input, only Tokens is served (Text for embeddings)`)
   const satisfied = satisfiedPools(live)
   const prefill = live.find(({ kind }) => kind === 'prefill') ?? null
   const mustSatisfy = !input.wasReady || input.requirePrefill

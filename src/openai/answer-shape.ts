@@ -201,7 +201,8 @@ function echoedText(plan: GenerationPlan, promptIndex: number): string {
 const tokenName = (plan: GenerationPlan, text: TextModel, tokenId: number): string =>
   plan.tokensAsIds ? `token_id:${tokenId}` : text.tokenText(tokenId)
 
-function chatLogprobs(plan: GenerationPlan, logprobs: readonly TokenLogprob[]): JsonObject | null {
+/** OpenAI's `logprobs` of a chat choice; null when none were asked for or told. */
+export function chatLogprobs(plan: GenerationPlan, logprobs: readonly TokenLogprob[]): JsonObject | null {
   if (plan.logprobs === undefined || logprobs.length === 0) return null
   const { text } = plan.model
   const entry = (tokenId: number, logprob: number): Record<string, Json> => ({

@@ -38,6 +38,8 @@ export interface ErrorForm {
   readonly overloadStatus: number
   /** Dynamo's flat body instead of OpenAI's nested one. */
   readonly dynamoErrors: boolean
+  /** Of the API that was asked; default OpenAI's. */
+  readonly style?: 'openai' | 'anthropic'
 }
 
 const retryAfterDefaultSeconds = 1
@@ -80,6 +82,7 @@ export function errorHeaders(detail: ApiErrorDetail, status: number): Record<str
 /** Body of an answer with that status. */
 export function errorBody(detail: ApiErrorDetail, form: ErrorForm): JsonObject {
   const status = statusOf(detail, form)
+  if (form.style === 'anthropic') return { type: 'error', error: { type: anthropicTypeOf(status, form), message: detail.message } }
   if (form.dynamoErrors) return { message: detail.message, type: phraseOf(status, form), code: status }
   return { error: { message: detail.message, type: typeOf(status, form), param: detail.param ?? null, code: detail.code ?? detail.reason } }
 }
@@ -99,6 +102,19 @@ function typeOf(status: number, form: ErrorForm): string {
   if (status === 429) return 'rate_limit_error'
   if (status === 504) return 'timeout_error'
   return status < 500 ? 'invalid_request_error' : 'internal_server_error'
+}
+
+function anthropicTypeOf(status: number, form: ErrorForm): string {
+  if (status === form.overloadStatus || status === 529) return 'overloaded_error'
+  switch (status) {
+    case 401: return 'authentication_error'
+    case 403: return 'permission_error'
+    case 404: return 'not_found_error'
+    case 413: return 'request_too_large'
+    case 429: return 'rate_limit_error'
+    case 504: return 'timeout_error'
+    default: return status < 500 ? 'invalid_request_error' : 'api_error'
+  }
 }
 
 const phraseOf = (status: number, form: ErrorForm): string =>

@@ -27,6 +27,9 @@ export interface ServedModel {
   readonly contextLength: number | null
   readonly supportsChat: boolean
   readonly supportsCompletions: boolean
+  readonly supportsEmbeddings?: boolean
+  /** Its workers want requests as the client sent them, not in tokens. */
+  readonly takesText?: boolean
   readonly text: TextModel
   /** `mdc_sum` of the decode card, or null. */
   readonly cardChecksum: string | null
@@ -37,6 +40,8 @@ export interface ServedModel {
    * Errors: throws `FailureError`, also in the middle. `onRouted` is called once before the first output.
    */
   generate(request: JsonObject, call: ModelCall, onRouted?: (note: RoutingNote) => void): AsyncIterable<{ readonly [key: string]: Json | Uint8Array }>
+  /** Runs a request that has one answer (embeddings). Gives the worker's map. Errors: `FailureError`. */
+  ask?(request: JsonObject, call: ModelCall): Promise<{ readonly [key: string]: Json | Uint8Array }>
 }
 
 /** Thresholds as `/busy_threshold` shows and sets them; null = off. */
@@ -53,6 +58,8 @@ export interface ModelCatalog {
   find(name: string): ServedModel | { readonly notReady: string; readonly retryAfterSeconds: number } | undefined
   /** Endpoints (`dyn://ns.comp.ep`) and instances for `/health`. */
   health(): { readonly ready: boolean; readonly endpoints: readonly string[]; readonly instances: readonly JsonObject[] }
+  /** Workers and needs of a model per namespace, for `/v1/models/{id}/ready`; undefined: unknown. */
+  readiness?(name: string): JsonObject | undefined
   busyThresholds(model: string): BusyThresholds | undefined
   /** All or nothing. Unknown model: false. */
   setBusyThresholds(model: string, thresholds: Partial<BusyThresholds>): boolean

@@ -13,6 +13,17 @@ export interface EventWriterOptions {
   readonly stallMs: number
 }
 
+/** The end of every stream. */
+export const endMark = 'data: [DONE]\n\n'
+
+export const dataEvent = (value: Json): string => `data: ${stringifyJson(value)}\n\n`
+
+/** An event whose name says what its value is. */
+export const namedEvent = (event: string, value: Json): string => `event: ${event}\ndata: ${stringifyJson(value)}\n\n`
+
+/** A named event whose value stands in a comment, as Dynamo sends its annotations. */
+export const annotationEvent = (event: string, value: Json): string => `event: ${event}\n: ${stringifyJson(value)}\n\n`
+
 /** Head and first event go out together, so that an earlier failure can still be a status. */
 export class EventWriter {
   readonly #options: EventWriterOptions
@@ -31,24 +42,19 @@ export class EventWriter {
     })
   }
 
-  /** One `data:` event. Resolves when the client may get more, or has left. */
-  data(value: Json): Promise<void> {
-    return this.#write(`data: ${stringifyJson(value)}\n\n`)
+  /** Text of whole events. Resolves when the client may get more, or has left. */
+  write(text: string): Promise<void> | undefined {
+    const { response, signal } = this.#options
+    return signal.aborted || response.write(text) ? undefined : this.#drained()
   }
 
-  /** A named event whose value stands in a comment, as Dynamo sends its annotations. */
-  annotation(event: string, value: string): Promise<void> {
-    return this.#write(`event: ${event}\n: ${JSON.stringify(value)}\n\n`)
+  /** The last events and the end. */
+  end(text: string): void {
+    this.#options.response.end(text)
   }
 
-  /** The end mark and the end. */
-  done(): void {
-    this.#options.response.end('data: [DONE]\n\n')
-  }
-
-  async #write(text: string): Promise<void> {
+  async #drained(): Promise<void> {
     const { response, signal, clock, stallMs } = this.#options
-    if (signal.aborted || response.write(text)) return
     await new Promise<void>((resolve) => {
       const done = (): void => {
         timer.cancel()

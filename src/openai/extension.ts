@@ -1,7 +1,6 @@
 /** The `nvext` member of a request: routing hints, annotations and what the answer is to carry besides text. */
 import type { Json, JsonObject } from '../ports.ts'
-import { invalidField } from './api-error.ts'
-import { Fields, shown, u32Max } from './fields.ts'
+import { u32Max, type Fields } from './fields.ts'
 
 const u64Max = (1n << 64n) - 1n
 const i32 = { min: -2_147_483_648, max: 2_147_483_647 }
@@ -36,22 +35,22 @@ export interface Extension {
   readonly router: JsonObject | undefined
   readonly requestTimestampMs: number | undefined
   readonly metadataUpload: JsonObject | undefined
+  /** Members that nobody knows here: one line each for the client. */
+  readonly warnings: readonly string[]
 }
+
+/** Members that are warned of at most. */
+const warningsMax = 8
 
 const nothing: Extension = {
   annotations: [], tokenData: undefined, maxThinkingTokens: undefined, cacheSalt: undefined, extraFields: [], routing: {}, router: undefined,
-  requestTimestampMs: undefined, metadataUpload: undefined,
+  requestTimestampMs: undefined, metadataUpload: undefined, warnings: [],
 }
 
-/** Errors: 400 for an unknown member, a wrong type or value. */
+/** Unknown members are passed over, with a warning. Errors: 400 for a wrong type or value. */
 export function readExtension(body: Fields, vocabularySize: number): Extension {
   const fields = body.group('nvext')
   if (fields === undefined) return nothing
-  const unknown = Object.keys(fields.object).find((name) => !members.includes(name))
-  if (unknown !== undefined) {
-    const mend = formerMembers[unknown] ?? `the members are ${members.join(', ')}`
-    throw invalidField(`nvext.${unknown}`, `unknown member ${shown(unknown)} of \`nvext\`; ${mend}`, 'unknown_parameter')
-  }
   fields.boolean('greed_sampling')
   fields.boolean('use_raw_prompt')
   return {
@@ -64,7 +63,14 @@ export function readExtension(body: Fields, vocabularySize: number): Extension {
     router: readTargets(fields),
     requestTimestampMs: fields.number('request_timestamp_ms', { min: 0 }),
     metadataUpload: readUpload(fields),
+    warnings: warningsOf(fields),
   }
+}
+
+function warningsOf(fields: Fields): readonly string[] {
+  const unknown = Object.keys(fields.object).filter((name) => !members.includes(name))
+  // A header takes printable ASCII only.
+  return unknown.slice(0, warningsMax).map((name) => `nvext.${name.slice(0, 60).replace(/[^ -~]/g, '?')} is not known and passed over${formerMembers[name] === undefined ? '' : `; ${formerMembers[name]}`}`)
 }
 
 function readRouting(fields: Fields): JsonObject {

@@ -1,7 +1,7 @@
 /** What the HTTP API counts of its requests: implemented on Prometheus, by nothing at all, or as a test likes. */
 import type { FailureClass, FailureReason } from '../model/failure.ts'
 
-export type Endpoint = 'chat_completions' | 'completions'
+export type Endpoint = 'chat_completions' | 'completions' | 'responses' | 'anthropic_messages' | 'embeddings'
 
 /** Counts one request; `end` comes exactly once. */
 export interface RequestMeter {

@@ -1,19 +1,19 @@
-/** POST /v1/chat/completions and /v1/completions: from the body to the last byte of the answer. */
+/** The endpoints that generate: from the body to the last byte of the answer. */
 import { randomUUID } from 'node:crypto'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { stringifyJson } from '../dynamo/wire/json.ts'
 import { decodeBody } from '../http/lossless-body.ts'
 import { FailureError } from '../model/failure.ts'
-import type { Clock, Json, Log } from '../ports.ts'
-import { annotationEvents, type AnswerTimes } from './answer-extras.ts'
-import { ChunkMaker, WholeAnswer, type AnswerIdentity } from './answer-shape.ts'
-import { ApiError, apiErrorOf, errorTypeLabel, invalidField, statusOf, streamErrorBody, type ErrorForm } from './api-error.ts'
-import type { ModelCatalog, RoutingNote, ServedModel } from './catalog.ts'
-import { planChat, type RequestContext } from './chat-request.ts'
-import { planCompletion } from './completion-request.ts'
-import { EventWriter } from './event-writer.ts'
+import type { Clock, Json, JsonObject, Log } from '../ports.ts'
+import type { AnswerTimes } from './answer-extras.ts'
+import type { GenerationEndpoint, PreparedAnswer, StreamForm } from './answer-form.ts'
+import type { AnswerIdentity } from './answer-shape.ts'
+import { ApiError, apiErrorOf, errorTypeLabel, invalidField, statusOf, type ErrorForm } from './api-error.ts'
+import type { ModelCall, ModelCatalog, RoutingNote, ServedModel } from './catalog.ts'
+import type { RequestContext } from './chat-request.ts'
+import { annotationEvent, EventWriter } from './event-writer.ts'
 import { Fields, isJsonObject } from './fields.ts'
-import type { Endpoint, FrontendMeter, RequestMeter } from './frontend-meter.ts'
+import { silentMeter, type Endpoint, type FrontendMeter, type RequestMeter } from './frontend-meter.ts'
 import { runGeneration, type GenerationStep, type Usage } from './generation.ts'
 import type { GenerationPlan } from './generation-plan.ts'
 import { nearestName } from './nearest-name.ts'
@@ -26,6 +26,8 @@ export interface GenerateSettings {
   readonly meter: FrontendMeter
   readonly form: ErrorForm
   readonly ignoreUnknownParameters: boolean
+  /** `nvext` is passed over. */
+  readonly extensionDisabled: boolean
   readonly metadataPrefix: string
   readonly stallMs: number
 }
@@ -35,13 +37,20 @@ export type CutReason = 'client-left' | 'shutdown'
 
 /** One request on its way. */
 interface Exchange {
-  readonly endpoint: Endpoint
   readonly reply: FastifyReply
   readonly hints: HeaderHints
   readonly requestId: string
   readonly cut: AbortController
   readonly startMs: number
   readonly receivedAtMs: number
+}
+
+/** A request with one answer that is no generation. */
+export interface SingleAnswer {
+  /** Its label in metrics; null: it is not counted. */
+  readonly name: Endpoint | null
+  readonly surface: Surface
+  answer(body: Fields, model: ServedModel, call: ModelCall, meter: RequestMeter): Promise<JsonObject>
 }
 
 const shuttingDown = (): ApiError =>
@@ -67,12 +76,33 @@ export class GenerateHandler {
   }
 
   /** Answers; what it throws is to be answered as an error with its status. */
-  async handle(endpoint: Endpoint, request: FastifyRequest, reply: FastifyReply): Promise<void> {
+  handle(endpoint: GenerationEndpoint, request: FastifyRequest, reply: FastifyReply): Promise<void> {
+    return this.#exchange(request, reply, (exchange, body) => this.#serve(exchange, body, endpoint, async (model, meter) => {
+      const answer = await this.#prepare(exchange, endpoint, body, model, meter)
+      const { warnings } = answer.plan.extension
+      if (warnings.length > 0) reply.header('x-warmpath-warning', warnings.join(', '))
+      await (answer.plan.stream ? this.#stream(exchange, answer, meter) : this.#whole(exchange, answer, meter))
+    }))
+  }
+
+  /** The same for one answer of another kind. */
+  handleSingle(single: SingleAnswer, request: FastifyRequest, reply: FastifyReply): Promise<void> {
+    return this.#exchange(request, reply, (exchange, body) => this.#serve(exchange, body, single, async (model, meter) => {
+      const { cut, hints, requestId } = exchange
+      const answer = await single.answer(body, model, { id: requestId, headers: hints.relayed, metadata: hints.metadata, signal: cut.signal }, meter)
+      if (cut.signal.aborted) throw shuttingDown()
+      sendJson(reply, 200, answer)
+    }))
+  }
+
+  async #exchange(request: FastifyRequest, reply: FastifyReply, serve: (exchange: Exchange, body: Fields) => Promise<void>): Promise<void> {
     const { clock, metadataPrefix } = this.#settings
     const hints = readHeaders(request.headers, metadataPrefix)
     const exchange: Exchange = {
-      endpoint, reply, hints, requestId: hints.requestId ?? randomUUID(), cut: new AbortController(), startMs: clock.nowMs(), receivedAtMs: clock.epochMs(),
+      reply, hints, requestId: hints.requestId ?? randomUUID(), cut: new AbortController(), startMs: clock.nowMs(), receivedAtMs: clock.epochMs(),
     }
+    // Anthropic's clients read their own name of it.
+    reply.header('request-id', exchange.requestId)
     if (hints.relayed['x-request-id'] === undefined) reply.header('x-request-id', exchange.requestId)
     this.#open.add(exchange.cut)
     reply.raw.once('close', () => {
@@ -80,22 +110,23 @@ export class GenerateHandler {
       if (!reply.raw.writableFinished) exchange.cut.abort('client-left' satisfies CutReason)
     })
     try {
-      await this.#serve(exchange, bodyOf(request))
+      const body = bodyOf(request)
+      await serve(exchange, this.#settings.extensionDisabled ? without(body, 'nvext') : body)
     } finally {
       // A response that is still to be sent keeps its request open until then.
       if (reply.raw.writableFinished || exchange.cut.signal.aborted) this.#open.delete(exchange.cut)
     }
   }
 
-  async #serve(exchange: Exchange, body: Fields): Promise<void> {
+  async #serve(exchange: Exchange, body: Fields, { name: endpoint, surface }: Pick<SingleAnswer, 'name' | 'surface'>, answer: (model: ServedModel, meter: RequestMeter) => Promise<void>): Promise<void> {
+    const { catalog, meter: all } = this.#settings
     const name = body.text('model')
     const stream = body.object['stream'] === true
-    const served = name === undefined ? undefined : this.#settings.catalog.find(name)
-    const meter = this.#settings.meter.begin(served === undefined ? 'unknown_model' : (name ?? ''), exchange.endpoint, stream ? 'stream' : 'unary')
+    const served = name === undefined ? undefined : catalog.find(name)
+    const label = served === undefined ? 'unknown_model' : (name ?? '')
+    const meter = endpoint === null ? silentMeter.begin(label, 'completions', 'unary') : all.begin(label, endpoint, stream ? 'stream' : 'unary')
     try {
-      const model = this.#modelOf(name, exchange.endpoint)
-      const plan = await this.#plan(exchange, body, model, meter)
-      await (plan.stream ? this.#stream(exchange, plan, meter) : this.#whole(exchange, plan, meter))
+      await answer(modelFor(catalog, name, surface), meter)
     } catch (error) {
       const failure = this.#failed(exchange, name, error, meter)
       if (failure !== null) throw failure
@@ -105,73 +136,45 @@ export class GenerateHandler {
     else meter.end({ status: 'success', seconds: this.#secondsSince(exchange) })
   }
 
-  /** Errors: 404 for an unknown name or kind, 503 for a model that cannot serve now. */
-  #modelOf(name: string | undefined, endpoint: Endpoint): ServedModel {
-    const { catalog } = this.#settings
-    if (name === undefined) throw invalidField('model', '`model` is missing; name one of those that GET /v1/models lists')
-    if (name === '') throw invalidField('model', '`model` cannot be empty; name one of those that GET /v1/models lists')
-    const found = catalog.find(name)
-    if (found === undefined) throw unknownModel(name, catalog)
-    if ('notReady' in found) {
-      throw new ApiError({ class: 'Unavailable', reason: 'backend.unavailable', message: found.notReady, param: 'model', code: 'model_not_ready', retryAfterSeconds: found.retryAfterSeconds })
-    }
-    const able = endpoint === 'chat_completions' ? found.supportsChat : found.supportsCompletions
-    if (able) return found
-    const other = endpoint === 'chat_completions' ? '/v1/completions' : '/v1/chat/completions'
-    throw new ApiError({ class: 'NotFound', reason: 'request.not_found', param: 'model', code: 'model_not_found', message: `the model ${JSON.stringify(name)} does not serve this endpoint; use ${other}` })
-  }
-
-  #plan(exchange: Exchange, body: Fields, model: ServedModel, meter: RequestMeter): Promise<GenerationPlan> {
+  #prepare(exchange: Exchange, endpoint: GenerationEndpoint, body: Fields, model: ServedModel, meter: RequestMeter): Promise<PreparedAnswer> {
     const { clock, ignoreUnknownParameters } = this.#settings
     const context: RequestContext = {
       model, hints: exchange.hints, ignoreUnknown: ignoreUnknownParameters, signal: exchange.cut.signal, nowMs: () => clock.nowMs(),
       onPrepared: (templateMs, tokenizeMs) => meter.prepared(templateMs / 1000, tokenizeMs / 1000),
     }
-    return exchange.endpoint === 'chat_completions' ? planChat(body, context) : planCompletion(body, context)
+    return endpoint.prepare(body, context)
   }
 
-  async #whole(exchange: Exchange, plan: GenerationPlan, meter: RequestMeter): Promise<void> {
+  async #whole(exchange: Exchange, answer: PreparedAnswer, meter: RequestMeter): Promise<void> {
     const { reply } = exchange
     const times = this.#timesOf(exchange)
-    const answer = new WholeAnswer(plan, this.#identityOf(exchange), times)
-    for await (const step of this.#steps(exchange, plan, meter, times, (note) => reply.header('x-warmpath-prefill', note.prefill))) answer.add(step)
+    const whole = answer.whole(this.#identityOf(exchange), times)
+    for await (const step of this.#steps(exchange, answer.plan, meter, times, (note) => reply.header('x-warmpath-prefill', note.prefill))) whole.add(step)
     if (exchange.cut.signal.aborted) throw shuttingDown()
-    sendJson(reply, 200, answer.body())
+    sendJson(reply, 200, whole.body())
   }
 
-  async #stream(exchange: Exchange, plan: GenerationPlan, meter: RequestMeter): Promise<void> {
+  async #stream(exchange: Exchange, answer: PreparedAnswer, meter: RequestMeter): Promise<void> {
     const { reply, cut } = exchange
     const times = this.#timesOf(exchange)
-    const chunks = new ChunkMaker(plan, this.#identityOf(exchange), times)
+    const stream = answer.stream(this.#identityOf(exchange), times)
     const writer = new EventWriter({ response: reply.raw, signal: cut.signal, clock: this.#settings.clock, stallMs: this.#settings.stallMs })
     let usage: Usage | undefined
     try {
-      for await (const step of this.#steps(exchange, plan, meter, times, (note) => reply.header('x-warmpath-prefill', note.prefill))) {
-        if (!writer.open) await this.#begin(exchange, plan, writer)
+      for await (const step of this.#steps(exchange, answer.plan, meter, times, (note) => reply.header('x-warmpath-prefill', note.prefill))) {
+        if (!writer.open) await begin(exchange, stream, writer)
         usage = step.usage
-        const chunk = chunks.chunk(step)
-        if (chunk !== null) await writer.data(chunk)
+        const text = stream.step(step)
+        const taken = text === '' ? undefined : writer.write(text)
+        if (taken !== undefined) await taken
       }
       if (cut.signal.aborted) throw shuttingDown()
-      if (usage !== undefined && plan.streamOptions.includeUsage && !plan.queryOnly) await writer.data(chunks.usageChunk(usage))
     } catch (error) {
       // Once the status is out, the failure goes into the stream.
-      if (writer.open && !hasLeft(cut)) this.#failInStream(exchange, cut.signal.aborted ? shuttingDown() : error)
+      if (writer.open && !hasLeft(cut)) writer.end(stream.failed(apiErrorOf(cut.signal.aborted ? shuttingDown() : error, exchange.requestId), this.#settings.form))
       throw error
     }
-    writer.done()
-  }
-
-  async #begin({ reply, requestId }: Exchange, plan: GenerationPlan, writer: EventWriter): Promise<void> {
-    const headers = Object.fromEntries(Object.entries(reply.getHeaders()).map(([name, value]) => [name, String(value)]))
-    reply.hijack()
-    writer.begin(headers)
-    for (const { event, value } of annotationEvents(plan, requestId)) await writer.annotation(event, value)
-  }
-
-  #failInStream({ reply, requestId }: Exchange, error: unknown): void {
-    const body = streamErrorBody(apiErrorOf(error, requestId), this.#settings.form)
-    reply.raw.end(`data: ${stringifyJson(body)}\n\ndata: [DONE]\n\n`)
+    writer.end(stream.end(usage))
   }
 
   /** The steps of the answer, counted as they pass. */
@@ -238,6 +241,15 @@ export class GenerateHandler {
   }
 }
 
+async function begin({ reply }: Exchange, stream: StreamForm, writer: EventWriter): Promise<void> {
+  const headers = Object.fromEntries(Object.entries(reply.getHeaders()).map(([name, value]) => [name, String(value)]))
+  reply.hijack()
+  writer.begin(headers)
+  // The event by which Dynamo tells that the decode worker computes the prompt itself.
+  const text = stream.begin() + (headers['x-warmpath-prefill'] === 'bypass' ? annotationEvent('x-bypass-remote-prefill', true) : '')
+  if (text !== '') await writer.write(text)
+}
+
 /** JSON with exact integers of any width. */
 export function sendJson(reply: FastifyReply, status: number, value: Json): void {
   void reply.code(status).header('content-type', 'application/json').send(stringifyJson(value))
@@ -250,6 +262,35 @@ export function bodyOf(request: FastifyRequest): Fields {
   const value = decodeBody(text)
   if (!isJsonObject(value)) throw invalidField('body', 'the body must be a JSON object', 'invalid_json')
   return new Fields(value)
+}
+
+function without(body: Fields, name: string): Fields {
+  const { [name]: _left, ...rest } = body.object
+  return new Fields(rest)
+}
+
+/** What a model can be asked for. */
+export type Surface = 'chat' | 'completions' | 'embeddings'
+
+const pathBySurface: Readonly<Record<Surface, string>> = { chat: '/v1/chat/completions', completions: '/v1/completions', embeddings: '/v1/embeddings' }
+
+export const surfacesOf = (model: ServedModel): Surface[] => [
+  ...(model.supportsChat ? ['chat' as const] : []), ...(model.supportsCompletions ? ['completions' as const] : []), ...(model.supportsEmbeddings === true ? ['embeddings' as const] : []),
+]
+
+/** Errors: 404 for an unknown name or kind, 503 for a model that cannot serve now. */
+export function modelFor(catalog: ModelCatalog, name: string | undefined, surface: Surface): ServedModel {
+  if (name === undefined) throw invalidField('model', '`model` is missing; name one of those that GET /v1/models lists')
+  if (name === '') throw invalidField('model', '`model` cannot be empty; name one of those that GET /v1/models lists')
+  const found = catalog.find(name)
+  if (found === undefined) throw unknownModel(name, catalog)
+  if ('notReady' in found) {
+    throw new ApiError({ class: 'Unavailable', reason: 'backend.unavailable', message: found.notReady, param: 'model', code: 'model_not_ready', retryAfterSeconds: found.retryAfterSeconds })
+  }
+  const surfaces = surfacesOf(found)
+  if (surfaces.includes(surface)) return found
+  const mend = surfaces.map((each) => pathBySurface[each]).join(' or ')
+  throw new ApiError({ class: 'NotFound', reason: 'request.not_found', param: 'model', code: 'model_not_found', message: `the model ${JSON.stringify(name)} does not serve this endpoint; use ${mend}` })
 }
 
 export function unknownModel(name: string, catalog: ModelCatalog): ApiError {

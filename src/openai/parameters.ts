@@ -13,7 +13,7 @@ const openAiCommon = [
 ]
 
 /** Parameters of the engines that Dynamo takes too. */
-const engineCommon = [
+export const engineParameters = [
   'cache_salt', 'stop_token_ids', 'detokenize', 'allowed_token_ids', 'bad_words_token_ids', 'logprob_token_ids', 'top_k', 'min_p',
   'repetition_penalty', 'length_penalty', 'use_beam_search', 'best_of', 'ignore_eos', 'min_tokens', 'guided_json', 'guided_regex',
   'guided_choice', 'guided_grammar', 'guided_decoding_backend', 'guided_whitespace_pattern', 'structural_tag', 'skip_special_tokens',
@@ -30,8 +30,8 @@ const chatOnly = [
 const completionOnly = ['prompt', 'suffix', 'echo', 'response_format']
 
 const known = {
-  chat: new Set([...openAiCommon, ...engineCommon, ...chatOnly]),
-  completion: new Set([...openAiCommon, ...engineCommon, ...completionOnly]),
+  chat: new Set([...openAiCommon, ...engineParameters, ...chatOnly]),
+  completion: new Set([...openAiCommon, ...engineParameters, ...completionOnly]),
 } as const
 
 /** Errors: 400 that lists every parameter nobody knows. */
@@ -161,12 +161,12 @@ function readStopStrings(body: Fields): readonly string[] {
 
 export const maxTokensRange = { min: 1, max: u32Max } as const
 
-/** Output options with every key. */
-export function outputOptions(body: Fields, logprobs: number | undefined, promptLogprobs: number | undefined): JsonObject {
+/** Output options with every key. `keepsSpecialTokens`: the text is read for markers that are such tokens. */
+export function outputOptions(body: Fields, logprobs: number | undefined, promptLogprobs: number | undefined, keepsSpecialTokens = false): JsonObject {
   return {
     logprobs: logprobs ?? null,
     prompt_logprobs: body.integer('prompt_logprobs', { min: 0, max: 20 }) ?? promptLogprobs ?? null,
-    skip_special_tokens: body.boolean('skip_special_tokens') ?? null,
+    skip_special_tokens: body.boolean('skip_special_tokens') ?? (keepsSpecialTokens ? false : null),
     formatted_prompt: null,
     return_tokens_as_token_ids: body.boolean('return_tokens_as_token_ids') ?? null,
   }

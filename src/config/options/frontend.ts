@@ -1,7 +1,8 @@
 /** Options of `warmpath frontend`: those of Dynamo's frontend, the router's where they apply, and our own. */
-import { booleanOption, integerOption, maybeInteger, maybeNumber, maybePath, maybeText, textOption, type Option, type OptionInput, type OptionValue } from '../option.ts'
+import { booleanOption, integerOption, maybeInteger, maybeNumber, maybeText, textOption, type Option, type OptionInput, type OptionValue } from '../option.ts'
 import { disaggOptions } from './disagg.ts'
 import { queueOptions } from './queue.ts'
+import { httpOptions } from './http.ts'
 import { routerCoreOptions } from './router-core.ts'
 import { routerOwnOptions } from './router-own.ts'
 import { routerUnbuiltOptions } from './router-unbuilt.ts'
@@ -58,15 +59,10 @@ export const frontendOptions = {
     name: 'ignore-openai-fe-unsupported-fields', isFlag: false, env: ['DYN_IGNORE_OPENAI_FE_UNSUPPORTED_FIELDS'], section: serving,
     help: 'Pass over unknown request parameters instead of refusing them.',
   }),
+  ...httpOptions,
   metadataHeader: textOption('x-dynamo-meta-', {
     name: 'metadata-header', isFlag: false, env: ['DYN_METADATA_HEADER'], section: serving, help: 'Request headers that begin so become metadata of the request.',
   }),
-  chatPath: pathOption('chat', 'DYN_HTTP_SVC_CHAT_PATH', '/v1/chat/completions'),
-  completionsPath: pathOption('completions', 'DYN_HTTP_SVC_CMP_PATH', '/v1/completions'),
-  modelsPath: pathOption('models', 'DYN_HTTP_SVC_MODELS_PATH', '/v1/models'),
-  healthPath: pathOption('health', 'DYN_HTTP_SVC_HEALTH_PATH', '/health'),
-  livePath: pathOption('live', 'DYN_HTTP_SVC_LIVE_PATH', '/live'),
-  metricsPath: pathOption('metrics', 'DYN_HTTP_SVC_METRICS_PATH', '/metrics'),
   namespace: maybeText({ name: 'namespace', env: ['DYN_NAMESPACE'], section: models, defaultText: 'all', help: 'Serve only models of exactly this namespace.' }),
   namespacePrefix: maybeText({
     name: 'namespace-prefix', env: ['DYN_NAMESPACE_PREFIX'], section: models, defaultText: 'all', help: 'Serve models of namespaces that begin so; goes before --namespace.',
@@ -123,19 +119,12 @@ export const frontendOptions = {
     name: 'enforce-disagg', env: ['DYN_ENFORCE_DISAGG'], section: serving, noEffect: 'Dynamo ignores it too; --require-prefill is the strict form', help: 'Accepted for compatibility.',
   }),
   interactive: lackingSwitch('interactive', 'DYN_INTERACTIVE', 'there is no chat in the terminal', 'use the HTTP API'),
-  tlsCertPath: maybePath({ name: 'tls-cert-path', env: ['DYN_TLS_CERT_PATH'], ...lacking('the HTTP API is plain', 'put a proxy with TLS in front'), help: 'Certificate of the HTTP API.' }),
-  tlsKeyPath: maybePath({ name: 'tls-key-path', env: ['DYN_TLS_KEY_PATH'], ...lacking('the HTTP API is plain', 'put a proxy with TLS in front'), help: 'Key of the HTTP API.' }),
-  tlsClientCaPath: maybePath({
-    name: 'tls-client-ca-cert-path', env: ['DYN_TLS_CLIENT_CA_CERT_PATH'], ...lacking('the HTTP API is plain', 'put a proxy with TLS in front'), help: 'Authority of client certificates.',
-  }),
   modelName: lackingText('model-name', 'DYN_MODEL_NAME', 'models are those of the workers'),
   modelPath: lackingText('model-path', 'DYN_MODEL_PATH', "model files are those of the workers' cards"),
   kserveGrpc: lackingSwitch('kserve-grpc-server', 'DYN_KSERVE_GRPC_SERVER', 'there is no gRPC server'),
   grpcMetricsPort: idle('grpc-metrics-port', 'DYN_GRPC_METRICS_PORT', 'there is no gRPC server'),
   dumpConfigTo: lackingText('dump-config-to', 'DYN_DUMP_CONFIG_TO', 'nothing is written', 'use warmpath config print frontend'),
   routeExtension: lackingText('frontend-route-extension', 'DYN_FRONTEND_ROUTE_EXTENSIONS', 'extensions are Python code'),
-  anthropicApi: lackingSwitch('enable-anthropic-api', 'DYN_ENABLE_ANTHROPIC_API', 'it comes with a later version'),
-  stripAnthropicPreamble: idleSwitch('strip-anthropic-preamble', 'DYN_STRIP_ANTHROPIC_PREAMBLE', 'it belongs to --enable-anthropic-api'),
   toolDispatch: lackingSwitch('enable-streaming-tool-dispatch', 'DYN_ENABLE_STREAMING_TOOL_DISPATCH', 'tool calls are not parsed'),
   reasoningDispatch: lackingSwitch('enable-streaming-reasoning-dispatch', 'DYN_ENABLE_STREAMING_REASONING_DISPATCH', 'reasoning is not parsed'),
   reasoningFieldName: idle('reasoning-field-name', 'DYN_REASONING_FIELD_NAME', 'reasoning is not parsed'),
@@ -154,8 +143,4 @@ export const frontendOptions = {
 
 function idleSwitch(name: string, env: string, noEffect: string): Option<boolean> {
   return booleanOption(false, { name, env: [env], section: serving, noEffect, help: 'Accepted for compatibility.' })
-}
-
-function pathOption(route: string, env: string, path: string): Option<string> {
-  return textOption(path, { name: `http-svc-${route}-path`, isFlag: false, env: [env], section: serving, help: `Path of the route \`${path}\`.` })
 }

@@ -1,0 +1,100 @@
+/** Files of the HTTP listener, keys and certificates: read at the start, and anew when they change or on SIGHUP. What cannot be read then stays as it was. */
+import { readFileSync, unwatchFile, watchFile } from 'node:fs'
+import { createSecureContext } from 'node:tls'
+import type { FrontendValues } from '../config/table.ts'
+import { UsageError } from '../config/usage-error.ts'
+import { ApiKeys } from '../openai/api-keys.ts'
+import type { TlsMaterial } from '../openai/openai-server.ts'
+import type { Log } from '../ports.ts'
+
+/** Between two looks at a file; links as secrets are mounted by are followed. */
+const lookMs = 2000
+
+type Paths = Pick<FrontendValues, 'apiKeysFile' | 'tlsCertPath' | 'tlsKeyPath' | 'tlsClientCaPath'>
+
+export class ListenerFiles {
+  keys: ApiKeys | null
+  tls: TlsMaterial | null
+  readonly #paths: Paths
+  readonly #log: Log
+
+  /** Errors: `UsageError` that names the option, for files that cannot be used. */
+  constructor(paths: Paths, log: Log) {
+    this.#paths = paths
+    this.#log = log
+    this.keys = this.#readKeys()
+    this.tls = this.#readTls()
+  }
+
+  /** `onTls`: takes a new certificate. Returns what ends the watch. */
+  watch(onTls: (tls: TlsMaterial) => void): () => void {
+    const { apiKeysFile, tlsCertPath, tlsKeyPath, tlsClientCaPath } = this.#paths
+    const again = (): void => {
+      this.#attempt('API keys', () => {
+        this.keys = this.#readKeys()
+        return this.keys === null ? null : `${this.keys.size} API keys`
+      })
+      this.#attempt('the certificate', () => {
+        const tls = this.#readTls()
+        if (tls === null) return null
+        onTls(tls)
+        this.tls = tls
+        return 'the certificate'
+      })
+    }
+    const paths = [apiKeysFile, tlsCertPath, tlsKeyPath, tlsClientCaPath].filter((path): path is string => path !== null)
+    if (paths.length === 0) return () => {}
+    for (const path of paths) watchFile(path, { interval: lookMs, persistent: false }, again)
+    process.on('SIGHUP', again)
+    return () => {
+      process.off('SIGHUP', again)
+      for (const path of paths) unwatchFile(path, again)
+    }
+  }
+
+  /** `read` says what it has taken, null: nothing of the kind. */
+  #attempt(what: string, read: () => string | null): void {
+    try {
+      const taken = read()
+      if (taken !== null) this.#log.info({ stage: 'http' }, `read anew: ${taken}`)
+    } catch (error) {
+      this.#log.error({ stage: 'http', reason: (error as Error).message }, `${what} could not be read anew; what was read before goes on`)
+    }
+  }
+
+  #readKeys(): ApiKeys | null {
+    const { apiKeysFile } = this.#paths
+    if (apiKeysFile === null) return null
+    try {
+      return new ApiKeys(readFileSync(apiKeysFile, 'utf8'))
+    } catch (error) {
+      throw new UsageError(`--api-keys-file ${apiKeysFile}: ${(error as Error).message}`)
+    }
+  }
+
+  #readTls(): TlsMaterial | null {
+    const { tlsCertPath, tlsKeyPath, tlsClientCaPath } = this.#paths
+    if (tlsCertPath === null && tlsKeyPath === null) {
+      if (tlsClientCaPath !== null) throw new UsageError('--tls-client-ca-cert-path needs --tls-cert-path and --tls-key-path')
+      return null
+    }
+    if (tlsCertPath === null || tlsKeyPath === null) throw new UsageError('--tls-cert-path and --tls-key-path belong together; give both')
+    const cert = readPem('--tls-cert-path', tlsCertPath)
+    const key = readPem('--tls-key-path', tlsKeyPath)
+    const tls: TlsMaterial = { cert, key, ...(tlsClientCaPath === null ? {} : { clientCa: readPem('--tls-client-ca-cert-path', tlsClientCaPath) }) }
+    try {
+      createSecureContext({ cert, key, ...(tls.clientCa === undefined ? {} : { ca: tls.clientCa }) })
+    } catch (error) {
+      throw new UsageError(`the certificate of --tls-cert-path and the key of --tls-key-path cannot be used together: ${(error as Error).message}`)
+    }
+    return tls
+  }
+}
+
+function readPem(option: string, path: string): string {
+  try {
+    return readFileSync(path, 'utf8')
+  } catch (error) {
+    throw new UsageError(`${option} ${path}: ${(error as Error).message}`)
+  }
+}
