@@ -5,6 +5,7 @@ import { test } from 'node:test'
 import { isSafeNumber, parse } from 'lossless-json'
 import { fixturePath } from '../../test/repo-root.ts'
 import type { GoldenDocument, GoldenKind } from './kind.ts'
+import { golden as queue } from './queue.ts'
 import { golden as selection } from './selection.ts'
 import { golden as slots } from './slots.ts'
 
@@ -25,6 +26,18 @@ function outcomesOf(kind: GoldenKind, document: GoldenDocument): { passed: numbe
 
 test('all recorded slots cases agree', () => {
   assert.deepEqual(outcomesOf(slots, documentOf(slots)), { passed: 80, failures: [], skipped: new Map() })
+})
+
+test('all recorded queue scripts agree', () => {
+  assert.deepEqual(outcomesOf(queue, documentOf(queue)), { passed: 46, failures: [], skipped: new Map() })
+})
+
+test('the check of queue scripts sees another order', () => {
+  const cases = (documentOf(queue)['cases'] as readonly { readonly config: string; readonly env: object }[])
+    .filter(({ config }) => config === 'lcfs')
+    .map((item) => ({ ...item, env: { ...item.env, DYN_ROUTER_QUEUE_POLICY: 'fcfs' } }))
+  const { passed, failures } = outcomesOf(queue, { kind: 'queue', cases })
+  assert.deepEqual([passed + failures.length, failures.length > 0], [6, true])
 })
 
 const selectionDocument = documentOf(selection)

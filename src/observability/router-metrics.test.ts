@@ -198,3 +198,23 @@ test('label values with quotes, feeds and backslashes are escaped', async () => 
   metrics.requests.onStarted(1, 'a"b\\c\nd')
   assert.match(await metrics.text(), /model="a\\"b\\\\c\\nd"/)
 })
+
+test('what waits, what is refused and what each class gets shows per policy class', async () => {
+  const metrics = create()
+  const { listener } = metrics
+  const note = (policyClass: string, tokens: number, cachedTokens: number) =>
+    ({ policyClass, cachedTokens, request: { requestId: 'r', model: 'tiny', tokens: new Uint32Array(tokens) } })
+  const [first, second] = [note('std', 64, 16), note('vip', 32, 0)]
+  listener.onParked(first)
+  listener.onParked(second)
+  listener.onQueueRejected('std', 'request_limit', first.request)
+  listener.onUnparked(second, 'dispatched', 0.75)
+  const samples = await scrape(metrics)
+  const of = (family: string, policyClass: string, more = ''): number | undefined =>
+    samples.get(`${family}{model="tiny",policy_class="${policyClass}"${more},worker_type="decode"}`)
+  const pending = ['requests', 'isl_tokens', 'cached_tokens'].map((unit) => `dynamo_frontend_router_queue_pending_${unit}`)
+  assert.deepEqual([pending.map((name) => of(name, 'std')), pending.map((name) => of(name, 'vip'))], [[1, 64, 16], [0, 0, 0]])
+  assert.equal(of('dynamo_frontend_router_queue_backpressure_total', 'std', ',reason="request_limit"'), 1)
+  assert.equal(of('warmpath_queue_dispatched_prompt_tokens_total', 'vip'), 32)
+  assert.equal(samples.get('warmpath_queue_wait_seconds_sum{model="tiny",outcome="dispatched",policy_class="vip",worker_type="decode"}'), 0.75)
+})
