@@ -23,6 +23,8 @@ const rows: { readonly name: string; readonly cards: readonly CardInput[]; reado
   { name: 'decode that needs an empty group', cards: [decode(1, { needs: [[]] })], entries: ['dynamo/decode'] },
   { name: 'prefill alone', cards: [prefill(1)], entries: [], reason: /no worker that decodes is registered/ },
   { name: 'prefill that needs encode does not count', cards: [decode(1), prefill(2, { needs: [['encode']] })], entries: [], reason: /need prefill/ },
+  { name: 'encode workers meet needs and take no requests', cards: [{ id: 1, needs: [['encode']] }, { id: 2, role: 'encode', needs: [['aggregated']], modelType: '' }], entries: ['dynamo/aggregated'] },
+  { name: 'encode alone', cards: [{ id: 1, role: 'encode', needs: [[]] }], entries: [], reason: /no worker that decodes is registered/ },
   { name: 'a card without a worker type', cards: [{ id: 1, role: null }], entries: ['dynamo/legacy'] },
   { name: 'cards without worker types, one prefill', cards: [{ id: 1, role: null }, { id: 2, role: null, modelType: 'Prefill', component: 'prefill' }], entries: ['dynamo/legacy>prefill'] },
   { name: 'an older card with a prefill worker of today', cards: [{ id: 1, role: null }, prefill(2)], entries: ['dynamo/legacy>prefill'] },

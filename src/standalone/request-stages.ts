@@ -55,6 +55,18 @@ export class RequestStages {
     return { request: { ...hints, requestId: this.#bookingId, model, tokens }, excluded, requested: hints.pin ?? null }
   }
 
+  /** A prefill worker is left that has not failed this request. */
+  hasOtherPrefill(pool: RoutedPool): boolean {
+    for (const worker of pool.router?.workers ?? []) if (!this.failedPrefill.has(worker.workerId)) return true
+    return false
+  }
+
+  /** Beyond this the request does not go on elsewhere. */
+  isTooLong(outputTokens: number): boolean {
+    const max = this.#parts.options.migrationLengthMax
+    return max !== null && this.#generate.tokens.length + outputTokens > max
+  }
+
   /** The decode worker that is to compute the prompt of this round itself, or null. */
   bypass(prefillPool: RoutedPool | null): Decision | null {
     this.isBypassed = false

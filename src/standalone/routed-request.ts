@@ -83,7 +83,7 @@ export class RoutedRequest {
   }
 
   keepTokens(tokenIds: readonly number[]): void {
-    if (this.#tooLong(this.#tokens.length + tokenIds.length)) {
+    if (this.#stages?.isTooLong(this.#tokens.length + tokenIds.length) === true) {
       this.#migratable = false
       this.#tokens.length = 0
       return
@@ -115,13 +115,8 @@ export class RoutedRequest {
       this.#answerQuery(generate, stages)
       return
     }
-    this.#migratable = options.migrationLimit > 0 && generate.routing.pin === undefined && canContinue(mapOf(generate.field('sampling_options'))) && !this.#tooLong(0)
+    this.#migratable = options.migrationLimit > 0 && generate.routing.pin === undefined && canContinue(mapOf(generate.field('sampling_options'))) && !stages.isTooLong(0)
     this.#round(null)
-  }
-
-  #tooLong(outputTokens: number): boolean {
-    const max = this.#parts.options.migrationLengthMax
-    return max !== null && (this.#generate?.tokens.length ?? 0) + outputTokens > max
   }
 
   // ---- One round ----
@@ -204,7 +199,7 @@ export class RoutedRequest {
     }
     const decodeOnlyPossible = !isBootstrapPool(pool) && this.#parts.needsBootstrap?.() !== true
     const step = afterPrefillFailure({ policy: options.onPrefillError, failure, handedOver, retriesLeft: options.retryLimit - this.#retries, decodeOnlyPossible, pinned })
-    if (step === 'retry' && this.#othersLeft(pool)) {
+    if (step === 'retry' && this.#stages?.hasOtherPrefill(pool) === true) {
       this.#retries += 1
       observer.onRetry(failure)
       this.#startPrefill(pool, failure)
@@ -216,11 +211,6 @@ export class RoutedRequest {
     } else {
       this.#fail(failure)
     }
-  }
-
-  #othersLeft(pool: RoutedPool): boolean {
-    for (const worker of pool.router?.workers ?? []) if (this.#stages?.failedPrefill.has(worker.workerId) !== true) return true
-    return false
   }
 
   #handedOver(leg: PrefillLeg, payload: DecodePayload<EncodedValue>, cachedTokens: number | null): void {
