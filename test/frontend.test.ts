@@ -197,3 +197,25 @@ test('draining lets an answer finish', async () => {
   await Promise.all([frontend.server.close(5000), frontend.assembled.service.drain()])
   assert.equal(((await (await answer).json()) as Answer).usage.completion_tokens, 20)
 })
+
+test('metrics tell the two stages apart, and what the card says of the model', async () => {
+  const place = deployment()
+  const [prefill, decode] = [await place.worker({ role: 'prefill' }), await place.worker({ role: 'decode' })]
+  const frontend = await place.frontend()
+  await frontend.ready()
+  assert.equal(prefillOf(await chat(frontend)), 'remote')
+  const lines = (await (await fetch(`${frontend.url}/metrics`)).text()).split('\n')
+  const having = (...parts: readonly string[]): string[] => lines.filter((line) => !line.startsWith('#') && parts.every((part) => line.includes(part)))
+  for (const [{ worker }, stage] of [[prefill, 'prefill'], [decode, 'decode']] as const) {
+    const registered = having('router_worker_registered', `"${worker.instanceId}"`)
+    assert.equal(registered.length, 1)
+    assert.match(registered[0] ?? '', new RegExp(`worker_type="${stage}"`))
+  }
+  assert.equal(having('router_input_sequence_tokens_count', 'model="tiny"', 'phase="decode"').length, 1)
+  assert.equal(having('phase="aggregated"').filter((line) => line.includes('model=')).length, 0)
+  for (const name of ['model_kv_cache_block_size', 'model_total_kv_blocks', 'model_max_num_seqs', 'model_max_num_batched_tokens', 'model_migration_limit']) {
+    assert.equal(having(`dynamo_frontend_${name}{model="tiny"}`).length, 1, name)
+  }
+  assert.equal(having('stage_duration_seconds_count', 'stage="preprocess"').length, 1)
+  assert.equal(having('kv_event_source_mismatch_workers', 'model="unknown"').length, 1)
+})

@@ -12,6 +12,7 @@ import type { ModelCard } from '../dynamo/cards/model-card.ts'
 import type { BusyThresholds, ModelCatalog, ServedModel } from '../openai/catalog.ts'
 import type { PoolFacts } from '../standalone/pool.ts'
 import type { RequestObserver } from '../model/request-observer.ts'
+import type { WorkerRole } from '../model/worker.ts'
 import { RoutedGenerate, type RoutedGenerateOptions } from '../standalone/routed-generate.ts'
 import { FrontendModel } from './frontend-model.ts'
 import { LivePool } from './live-pool.ts'
@@ -46,6 +47,8 @@ export interface FrontendModelsParts {
   readonly random: Random
   readonly log: Log
   readonly observer: RequestObserver
+  /** That of one kind of pool of one model; default: `observer`. */
+  readonly observerOf?: (role: WorkerRole, model: string) => RequestObserver
   readonly options: FrontendModelsOptions
   readonly loadText: LoadText
   createRouter(facts: PoolFacts, stage: PoolStage): Router
@@ -100,6 +103,15 @@ export class FrontendModels implements ModelCatalog {
 
   list(): readonly ServedModel[] {
     return [...this.#listed].flatMap(({ served }) => (served === null ? [] : [served]))
+  }
+
+  /** What the cards of the listed models say, for the metrics. */
+  figures(): readonly ({ readonly name: string; readonly contextLength: number | null } & FrontendModel['figures'])[] {
+    return [...this.#listed].flatMap(({ served }) => {
+      if (served === null) return []
+      const { blockSize, totalKvBlocks, maxNumSeqs, maxNumBatchedTokens } = served.figures
+      return [{ name: served.name, contextLength: served.contextLength, blockSize, totalKvBlocks, maxNumSeqs, maxNumBatchedTokens }]
+    })
   }
 
   find(name: string): ServedModel | { readonly notReady: string; readonly retryAfterSeconds: number } | undefined {
@@ -276,7 +288,8 @@ export class FrontendModels implements ModelCatalog {
   }
 
   #entry(state: WorkerPoolState, pool: LivePool): ServedEntry {
-    const { client, clock, random, log, observer, options } = this.#parts
+    const { client, clock, random, log, options } = this.#parts
+    const observer = this.#parts.observerOf?.(state.card.role, state.model) ?? this.#parts.observer
     const entry: ServedEntry = {
       key: state.key, pool, state, prefill: null, needsBootstrap: false,
       generate: new RoutedGenerate({

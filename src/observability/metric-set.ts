@@ -6,20 +6,29 @@ import type { Family, HistogramCell, NumberCell } from './metric-families.ts'
 
 export type BaseLabels = Readonly<Record<string, string>>
 
+function kept<Cell>(families: Map<string, Family<Cell>>, name: string, make: () => Family<Cell>): Family<Cell> {
+  const family = families.get(name) ?? make()
+  families.set(name, family)
+  return family
+}
+
 export class MetricSet {
   readonly registry = new Registry()
   readonly #callbacks: (() => void)[] = []
+  /** By name: who asks again for a family gets the same one. */
+  readonly #numbers = new Map<string, Family<NumberCell>>()
+  readonly #histograms = new Map<string, Family<HistogramCell>>()
 
   counter(name: string, help: string, base: BaseLabels, labels: readonly string[] = []): Family<NumberCell> {
-    return counterFamily({ name, help, registry: this.registry, base, labels })
+    return kept(this.#numbers, name, () => counterFamily({ name, help, registry: this.registry, base, labels }))
   }
 
   gauge(name: string, help: string, base: BaseLabels, labels: readonly string[] = []): Family<NumberCell> {
-    return gaugeFamily({ name, help, registry: this.registry, base, labels })
+    return kept(this.#numbers, name, () => gaugeFamily({ name, help, registry: this.registry, base, labels }))
   }
 
   histogram(name: string, help: string, bounds: readonly number[], base: BaseLabels, labels: readonly string[] = []): Family<HistogramCell> {
-    return histogramFamily({ name, help, registry: this.registry, base, labels, bounds })
+    return kept(this.#histograms, name, () => histogramFamily({ name, help, registry: this.registry, base, labels, bounds }))
   }
 
   /** Called before each scrape, to set gauges. A callback that throws is passed over. */

@@ -8,17 +8,31 @@ const bounds = {
   interToken: [0, 0.0018, 0.0033, 0.0059, 0.011, 0.02, 0.035, 0.064, 0.12, 0.21, 0.38, 0.69, 1.2, 2.3, 4.1, 7.4, 13, 24, 44, 80],
   input: [0, 100, 210, 430, 870, 1800, 3600, 7400, 15_000, 31_000, 63_000, 130_000],
   output: [0, 100, 210, 430, 880, 1800, 3700, 7600, 16_000, 32_000],
+  stage: [0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 2.5, 5],
   preparation: [0.0001, 0.001, 0.01, 0.1, 1, 10],
 } as const
 
 /** Tokens of one output that are observed one by one at most. */
 const interTokenObservationsMax = 64
 
+/** What a model's card tells of it; null: nothing. */
+export interface ModelFigures {
+  readonly name: string
+  readonly contextLength: number | null
+  /** Tokens. */
+  readonly blockSize?: number | null
+  /** Of one worker. */
+  readonly totalKvBlocks?: number | null
+  readonly maxNumSeqs?: number | null
+  readonly maxNumBatchedTokens?: number | null
+  readonly migrationLimit?: number
+}
+
 export interface FrontendMetricsOptions {
   /** Default `dynamo_frontend`. */
   readonly prefix?: string
   /** Models as they stand at a scrape. */
-  readonly models?: () => readonly { readonly name: string; readonly contextLength: number | null }[]
+  readonly models?: () => readonly ModelFigures[]
 }
 
 /** Owns its registry. Bounds: label sets grow with served models only. */
@@ -27,7 +41,7 @@ export class FrontendMetrics implements FrontendMeter {
   readonly #prefix: string
   readonly #started; readonly #total; readonly #failures; readonly #inflight; readonly #active; readonly #queued; readonly #disconnected
   readonly #duration; readonly #firstToken; readonly #interToken; readonly #input; readonly #output; readonly #cached; readonly #outputTokens
-  readonly #template; readonly #tokenize
+  readonly #template; readonly #tokenize; readonly #stage
 
   constructor(options: FrontendMetricsOptions = {}) {
     this.#prefix = options.prefix ?? 'dynamo_frontend'
@@ -47,6 +61,7 @@ export class FrontendMetrics implements FrontendMeter {
     this.#outputTokens = this.#counter('output_tokens_total', 'Tokens generated so far', ['model'])
     this.#template = this.#histogram('template_seconds', 'Chat template', [], bounds.preparation)
     this.#tokenize = this.#histogram('tokenize_seconds', 'Tokenization', [], bounds.preparation)
+    this.#stage = this.#histogram('stage_duration_seconds', 'Stages of a request; preprocess: template and tokens', ['stage'], bounds.stage)
     if (options.models !== undefined) this.#addModels(options.models)
   }
 
@@ -76,6 +91,7 @@ export class FrontendMetrics implements FrontendMeter {
       prepared: (templateSeconds, tokenizeSeconds) => {
         this.#template.observe(templateSeconds)
         this.#tokenize.observe(tokenizeSeconds)
+        this.#stage.observe({ stage: 'preprocess' }, templateSeconds + tokenizeSeconds)
       },
       inputTokens: (count) => this.#input.observe({ model }, count),
       firstToken: (seconds) => {
@@ -109,19 +125,26 @@ export class FrontendMetrics implements FrontendMeter {
   }
 
   #addModels(models: NonNullable<FrontendMetricsOptions['models']>): void {
-    const ready = this.#gauge('model_ready', 'The model can serve: 1', ['model'])
-    const contextLength: Gauge = this.#gauge('model_context_length', 'Tokens that the context holds', ['model'])
-    const readyGet = ready.get.bind(ready)
-    ready.get = () => {
-      ready.reset()
-      for (const { name } of models()) ready.set({ model: name }, 1)
-      return readyGet()
-    }
-    const lengthGet = contextLength.get.bind(contextLength)
-    contextLength.get = () => {
-      contextLength.reset()
-      for (const { name, contextLength: tokens } of models()) if (tokens !== null) contextLength.set({ model: name }, tokens)
-      return lengthGet()
+    const shown: readonly (readonly [name: string, help: string, value: (model: ModelFigures) => number | null | undefined])[] = [
+      ['model_ready', 'The model can serve: 1', () => 1],
+      ['model_context_length', 'Tokens that the context holds', (model) => model.contextLength],
+      ['model_kv_cache_block_size', 'Tokens of one KV cache block', (model) => model.blockSize],
+      ['model_total_kv_blocks', 'KV cache blocks of one worker', (model) => model.totalKvBlocks],
+      ['model_max_num_seqs', 'Requests that one worker runs at once', (model) => model.maxNumSeqs],
+      ['model_max_num_batched_tokens', 'Tokens that one worker computes in one step', (model) => model.maxNumBatchedTokens],
+      ['model_migration_limit', 'How often a request may go on elsewhere', (model) => model.migrationLimit],
+    ]
+    for (const [name, help, value] of shown) {
+      const gauge: Gauge<'model'> = this.#gauge(name, help, ['model'])
+      const get = gauge.get.bind(gauge)
+      gauge.get = () => {
+        gauge.reset()
+        for (const model of models()) {
+          const figure = value(model)
+          if (figure != null) gauge.set({ model: model.name }, figure)
+        }
+        return get()
+      }
     }
   }
 
