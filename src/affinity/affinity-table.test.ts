@@ -131,7 +131,7 @@ test('laws: whatever happens, running requests keep their binding and nothing ou
   const step = fc.record({ kind: fc.constantFrom('open', 'close', 'drop', 'wait'), key: fc.constantFrom('a', 'b', 'c'), worker: fc.bigInt({ min: 1n, max: 3n }), ms: fc.nat(700) })
   fc.assert(fc.property(fc.array(step, { maxLength: 60 }), (steps) => {
     const table = tableOf({ maxSessions: 2 })
-    const open: { readonly key: string; readonly hold: AffinityHold; readonly worker: bigint }[] = []
+    const open: { readonly key: string; readonly hold: AffinityHold; isBound: boolean }[] = []
     let nowMs = 0
     for (const { kind, key, worker, ms } of steps) {
       nowMs += ms
@@ -139,13 +139,14 @@ test('laws: whatever happens, running requests keep their binding and nothing ou
         const got = table.acquire(key, null, nowMs)
         assert.notEqual(got.kind, 'wait', 'every first request binds at once here')
         if (got.kind !== 'hold') continue
-        const running = open.filter((each) => each.key === key && each.hold.target !== null)
-        if (running.length > 0 && got.hold.target !== null) assert.equal(got.hold.target.workerId, running[0]?.hold.target?.workerId)
+        const [running] = open.filter((each) => each.key === key && each.isBound)
+        if (running !== undefined) assert.equal(got.hold.target?.workerId, running.hold.target?.workerId)
         if (got.hold.target === null) got.hold.bind(at(worker), nowMs)
-        open.push({ key, hold: got.hold, worker })
+        open.push({ key, hold: got.hold, isBound: true })
       } else if (kind === 'close') open.shift()?.hold.release(nowMs)
       else if (kind === 'drop') {
         table.dropWorker(worker)
+        for (const each of open) if (each.hold.target?.workerId === worker) each.isBound = false
         for (const name of ['a', 'b', 'c']) {
           const found = table.peek(name, null, nowMs)
           assert.ok(!('target' in found) || found.target?.workerId !== worker)
