@@ -5,7 +5,7 @@ export { systemClock, systemPorts, systemRandom } from './system-ports.ts'
 export { localBlockHashes, sequenceHashes, type BlockHashOptions } from './hashing/block-hashes.ts'
 export { hashAt, hashCount, hashesToBigints, hashListOf, noHashes, type HashList } from './model/hash-list.ts'
 export type {
-  KvRouterPorts, LoadRow, OverlapQuery, OverlapReport, OverlapRow, Router, RouterListener, RouterSettings, TrackingHashSettings,
+  BoundCounts, KvRouterPorts, LoadRow, OverlapQuery, OverlapReport, OverlapRow, PrefillLoadModel, Router, RouterListener, RouterSettings, TrackingHashSettings,
 } from './router/contract.ts'
 export type {
   Candidate, Decision, DecisionExplanation, Exclusion, ExclusionReason, Refusal, RefusalReason, TierOverlap,
@@ -15,4 +15,6 @@ export type {
 } from './model/kv-event.ts'
 export type { RouterConfigOverride, RoutingRequest } from './model/routing-request.ts'
 export type { RankSlot, WorkerDescription, WorkerId, WorkerRank, WorkerRole } from './model/worker.ts'
-export type { Clock, Random, TimerHandle } from './ports.ts'
+export type { Clock, Random, SharedCache, SharedCacheQuery, TimerHandle } from './ports.ts'
+export type { HicacheLayout, SharedHits } from './model/shared-cache.ts'
+export { selectionPolicyFrom, type SelectionPolicySettings } from './scheduling/selection-policy.ts'

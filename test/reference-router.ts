@@ -146,28 +146,27 @@ export class ReferenceRouter {
     return localBlockHashes(request.tokens, { blockSize, isEagle, loraName: request.loraName, cacheNamespace: request.cacheNamespace, blockMmInfos: request.blockMmInfos })
   }
 
-  #tiers(request: RoutingRequest, slot: number): readonly [number, number, number] {
+  /** Device, host and disk blocks of a slot. */
+  #tiers(request: RoutingRequest): (slot: number) => readonly [number, number, number] {
     const { settings, local } = { settings: this.#settings, local: this.#local(request) }
-    if (settings.role === 'decode' && settings.selectionPolicy?.type !== 'dynamo-two-tier-cost-fn') return [0, 0, 0]
-    const at = (index: ReferenceIndex): readonly [number, number, number] => {
-      const scores = createOverlapScores(0)
-      index.find(local, scores)
-      return [scores.device[slot] ?? 0, scores.host[slot] ?? 0, scores.disk[slot] ?? 0]
-    }
-    const [device, host, disk] = at(this.#index)
-    return [Math.max(device, this.#predicted === null ? 0 : at(this.#predicted)[0]), host, disk]
+    if (settings.role === 'decode' && settings.selectionPolicy?.type !== 'dynamo-two-tier-cost-fn') return () => [0, 0, 0]
+    const [reported, predicted] = [createOverlapScores(0), createOverlapScores(0)]
+    this.#index.find(local, reported)
+    this.#predicted?.find(local, predicted)
+    return (slot) => [Math.max(reported.device[slot] ?? 0, predicted.device[slot] ?? 0), reported.host[slot] ?? 0, reported.disk[slot] ?? 0]
   }
 
   #cachedTokens(request: RoutingRequest, slot: number): number {
-    const [device, host, disk] = this.#tiers(request, slot)
+    const [device, host, disk] = this.#tiers(request)(slot)
     return Math.round((device + this.#settings.hostCacheHitWeight * host + this.#settings.diskCacheHitWeight * disk) * this.#settings.blockSize)
   }
 
   #ranks(request: RoutingRequest): ReferenceRank[] {
     const workers = [...this.#workers.values()].sort((a, b) => (a.workerId < b.workerId ? -1 : 1))
     const withAdapter = workers.filter(({ loraNames }) => loraNames?.includes(request.loraName ?? '') === true)
+    const tiers = this.#tiers(request)
     const preferred = request.pin === undefined && this.#anyEligible(withAdapter, request) ? withAdapter : workers
-    return preferred.flatMap((worker) => ranksOf(worker).map((rank) => this.#rankOf(worker, rank, request)))
+    return preferred.flatMap((worker) => ranksOf(worker).map((rank) => this.#rankOf(worker, rank, request, tiers(this.#slots.get(keyOf(rank))!))))
   }
 
   #anyEligible(workers: readonly WorkerDescription[], request: RoutingRequest): boolean {
@@ -175,15 +174,13 @@ export class ReferenceRouter {
       (request.requiredTaints ?? []).every((taint) => taints.includes(taint)) && (request.dpRank === undefined || (request.dpRank >= dpStart && request.dpRank < dpStart + dpSize)))
   }
 
-  #rankOf(worker: WorkerDescription, rank: WorkerRank, request: RoutingRequest): ReferenceRank {
+  #rankOf(worker: WorkerDescription, rank: WorkerRank, request: RoutingRequest, [deviceBlocks, hostBlocks, diskBlocks]: readonly [number, number, number]): ReferenceRank {
     const settings = this.#settings
-    const slot = this.#slots.get(keyOf(rank))!
     const own = [...this.#bookings.values()].filter((booking) => booking.rank === keyOf(rank))
     const paths = new Set(own.flatMap(({ sequence }) => sequence.map((_, depth) => sequence.slice(0, depth + 1).join())))
     const blocks = hashesToBigints(sequenceHashes(this.#local(request)))
     const shares = settings.trackActiveBlocks && (request.override?.assumeKvReuse ?? settings.assumeKvReuse)
     const isNew = blocks.filter((_, depth) => !shares || !paths.has(blocks.slice(0, depth + 1).join())).length
-    const [deviceBlocks, hostBlocks, diskBlocks] = this.#tiers(request, slot)
     const shared = this.#sharedCache?.hits({ ...request, blockSize: settings.blockSize })
     return {
       ...rank, taints: worker.taints, deviceBlocks, hostBlocks, diskBlocks,
