@@ -1,5 +1,6 @@
 /** A chat request: from its body to a plan. */
-import { outputParserMaker } from '../parsers/create-output-parser.ts'
+import { needsSpecialTokens, outputParserMaker } from '../parsers/create-output-parser.ts'
+import type { ParserNames } from '../parsers/output-parser.ts'
 import type { ServedModel } from './catalog.ts'
 import { readTemplateOptions, renderPrompt } from './chat-prompt.ts'
 import { readExtension } from './extension.ts'
@@ -24,6 +25,8 @@ export interface RequestContext {
   readonly nowMs: () => number
 }
 
+const noParsers: ParserNames = { toolCall: null, reasoning: null }
+
 /** Errors: 400 for everything that the table of checks refuses, and for what the template refuses. */
 export async function planChat(body: Fields, context: RequestContext): Promise<GenerationPlan> {
   const { model, hints } = context
@@ -45,7 +48,8 @@ export async function planChat(body: Fields, context: RequestContext): Promise<G
   })
   const topLogprobs = body.integer('top_logprobs', { min: 0, max: 20 })
   const logprobs = body.boolean('logprobs') === true ? (topLogprobs ?? 1) : undefined
-  const options = outputOptions(body, logprobs, undefined)
+  const keepsSpecial = model.parsers !== undefined && needsSpecialTokens(model.parsers)
+  const options = outputOptions(body, logprobs, undefined, keepsSpecial)
   const template = readTemplateOptions(body)
   const parsesReasoning = (model.parsers?.reasoning ?? null) !== null
 
@@ -70,9 +74,13 @@ export async function planChat(body: Fields, context: RequestContext): Promise<G
     kind: 'chat', model, stream, streamOptions, n: sampling.n, stop,
     logprobs: logprobs === undefined ? undefined : (topLogprobs ?? 0),
     tokensAsIds: body.boolean('return_tokens_as_token_ids') ?? false,
-    skipSpecialTokens: body.boolean('skip_special_tokens') ?? true,
+    skipSpecialTokens: body.boolean('skip_special_tokens') ?? !keepsSpecial,
     includeStopString: sampling.options['include_stop_str_in_output'] === true,
-    echo: false, createParser: model.parsers === undefined ? undefined : outputParserMaker(model.parsers, { tools: tools.definitions, toolChoice: tools.choice }),
-    countsReasoning: parsesReasoning, extension, queryOnly: isQueryOnly(extension), prompts: [{ tokenIds, text }], requests: [request],
+    echo: false,
+    createParser: outputParserMaker(model.parsers ?? noParsers, {
+      tools: tools.definitions, toolChoice: tools.choice, singleCall: body.boolean('parallel_tool_calls') === false,
+      guided: format !== undefined, prompt: text, templateArguments: template.variables,
+    }),
+    countsReasoning: parsesReasoning && template.variables['thinking'] !== false, extension, queryOnly: isQueryOnly(extension), prompts: [{ tokenIds, text }], requests: [request],
   }
 }

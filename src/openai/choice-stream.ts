@@ -1,6 +1,6 @@
 /** One answer in the making: output tokens become text, held back while a stop string or a character may still complete. */
 import { randomUUID } from 'node:crypto'
-import { nothingParsed, type OutputParser, type ParsedDelta } from '../parsers/output-parser.ts'
+import { nothingParsed, type OutputParser, type ParsedDelta, type ToolCall } from '../parsers/output-parser.ts'
 import type { Json } from '../ports.ts'
 import { StopScanner } from '../text/stop-scanner.ts'
 import type { TextDecoderStream } from '../text/text-model.ts'
@@ -49,6 +49,12 @@ export class WorkerFinishedWithError extends Error {}
 
 const noCalls: readonly AnswerCall[] = []
 
+/** Ids as the original makes them: its families differ. */
+function madeId(form: ToolCall['idForm']): string {
+  const uuid = randomUUID()
+  return form === 'uuid' ? uuid : form === 'call_hex' ? `call_${uuid.replaceAll('-', '').slice(0, 24)}` : `call-${uuid}`
+}
+
 /** State of one answer. Cost: per token one decoder step, per output one scan of its text. */
 export class ChoiceStream {
   readonly #plan: GenerationPlan
@@ -58,6 +64,7 @@ export class ChoiceStream {
   #tokens = 0
   #reasoningTokens = 0
   #calls = 0
+  #truncated = false
   #finished = false
 
   constructor(plan: GenerationPlan, prompt: Prompt) {
@@ -114,14 +121,14 @@ export class ChoiceStream {
     if (stopReason === null && finish === 'stop') stopReason = stopReasonOf(output['stop_reason'])
     if (finish !== null) text += this.#finish()
     const parsed = this.#parsed(text, finish !== null, used)
-    return { ...parsed, tokenIds: used === tokenIds.length ? tokenIds : tokenIds.slice(0, used), logprobs: logprobs.slice(0, used), finish: this.#calls > 0 && finish === 'stop' ? 'tool_calls' : finish, stopReason, detailedFinish: finish === null ? null : (raw?.word ?? finish) }
+    return { ...parsed, tokenIds: used === tokenIds.length ? tokenIds : tokenIds.slice(0, used), logprobs: logprobs.slice(0, used), finish: this.#finishAs(finish), stopReason, detailedFinish: finish === null ? null : (raw?.word ?? finish) }
   }
 
   /** The outputs have ended without a word on why: what is held back goes out. */
   close(): ChoiceDelta | null {
     if (this.#finished) return null
     const parsed = this.#parsed(this.#finish(), true, 0)
-    return { ...parsed, tokenIds: [], logprobs: [], finish: this.#calls > 0 ? 'tool_calls' : 'stop', stopReason: null, detailedFinish: null }
+    return { ...parsed, tokenIds: [], logprobs: [], finish: this.#finishAs('stop'), stopReason: null, detailedFinish: null }
   }
 
   #finish(): string {
@@ -135,13 +142,20 @@ export class ChoiceStream {
     const delta = text === '' ? nothingParsed : this.#parser.push(text)
     const last = ended ? this.#parser.end() : nothingParsed
     const reasoning = delta.reasoning + last.reasoning
+    this.#truncated = last.truncated === true
     if (reasoning !== '') this.#reasoningTokens += tokens
     return { text: delta.content + last.content, reasoning, toolCalls: this.#numbered([...delta.toolCalls, ...last.toolCalls]) }
   }
 
+  /** An answer with calls ends for them; one that lost its only call to the end of the output was cut. */
+  #finishAs(finish: FinishReason | null): FinishReason | null {
+    if (finish !== 'stop') return finish
+    return this.#calls > 0 ? 'tool_calls' : this.#truncated ? 'length' : finish
+  }
+
   #numbered(calls: ParsedDelta['toolCalls']): readonly AnswerCall[] {
     if (calls.length === 0) return noCalls
-    return calls.map((call) => ({ index: this.#calls++, id: call.id ?? `call-${randomUUID()}`, name: call.name, arguments: call.arguments }))
+    return calls.map((call) => ({ index: this.#calls++, id: call.id ?? madeId(call.idForm), name: call.name, arguments: call.arguments }))
   }
 
   /** Why the answer ends with this token, if it does. */

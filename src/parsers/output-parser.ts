@@ -7,6 +7,8 @@ export interface ToolCall {
   readonly arguments: string
   /** As the model named it; most families name none. */
   readonly id?: string
+  /** The form of the id to be made, where it is not `call-<uuid>`. */
+  readonly idForm?: 'uuid' | 'call_hex'
 }
 
 /** What became certain with one piece of text. */
@@ -14,6 +16,8 @@ export interface ParsedDelta {
   readonly content: string
   readonly reasoning: string
   readonly toolCalls: readonly ToolCall[]
+  /** A call was lost because the output ended within it. */
+  readonly truncated?: boolean
 }
 
 /** State of one answer. Pieces may be cut anywhere: the deltas put together are the same. */
@@ -42,6 +46,14 @@ export type ToolChoice = 'none' | 'auto' | 'required' | { readonly name: string 
 export interface ParseRequest {
   readonly tools: readonly ToolDefinition[]
   readonly toolChoice: ToolChoice
+  /** At most one call is wanted: `parallel_tool_calls: false`. */
+  readonly singleCall: boolean
+  /** The answer must follow a JSON schema. */
+  readonly guided: boolean
+  /** The prompt as the model sees it; its end tells whether the answer begins within a thought. */
+  readonly prompt: string
+  /** What the template was told: `enable_thinking`, `thinking`, … and `reasoning_effort`. */
+  readonly templateArguments: { readonly [name: string]: unknown }
 }
 
 export const nothingParsed: ParsedDelta = { content: '', reasoning: '', toolCalls: [] }
