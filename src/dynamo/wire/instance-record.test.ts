@@ -21,7 +21,7 @@ test('NATS records and small ids are read', () => {
 test('broken records name their field', () => {
   const broken: readonly [object, RegExp][] = [
     [{ type: 'Model' }, /type is "Model"/], [{ component: '' }, /component is ""/], [{ namespace: 5 }, /namespace is 5/], [{ instance_id: -1 }, /instance_id is -1/],
-    [{ instance_id: 1n << 64n }, /instance_id is 18446744073709551616/], [{ instance_id: 1.5 }, /instance_id is 1.5/], [{ transport: {} }, /transport/], [{ request_plane_codec: 'cbor' }, /request_plane_codec is "cbor"/],
+    [{ instance_id: 1n << 64n }, /instance_id is 18446744073709551616/], [{ instance_id: 1.5 }, /instance_id is 1.5/], [{ transport: {} }, /transport/], [{ transport: { http: 'http://192.0.2.2:1/v1/rpc/generate' } }, /http, the request plane of Dynamo 1.1.*DYN_REQUEST_PLANE=tcp or nats/], [{ request_plane_codec: 'cbor' }, /request_plane_codec is "cbor"/],
   ]
   for (const [change, message] of broken) assert.throws(() => decodeInstanceRecord({ ...record, ...change }), message)
   assert.throws(() => decodeInstanceRecord([]), /expected an object/)
