@@ -23,14 +23,19 @@ async function bothFrontends(deployment: Deployment, flags: readonly (string | n
     { name: 'ours', port: ours, process: deployment.warmpath('our-frontend', ['frontend', '--http-port', ours, '--http-host', '127.0.0.1', '--router-mode', 'kv', ...flags]) },
   ]
   for (const frontend of frontends) {
+    const end = Date.now() + 60_000
     await until(`the ${frontend.name} frontend answers`, async () => {
-      if (frontend.process.child.exitCode !== null) throw new Error(frontend.process.log().slice(-1500))
+      let last = 'no connection'
       try {
-        return (await post(frontend, 'hello', { stream: false })).status === 200
+        const { status, body } = await post(frontend, 'hello', { stream: false })
+        if (status === 200) return true
+        last = `${status} ${body}`
       } catch {
-        return false
+        // Not listening yet.
       }
-    }, 60_000)
+      if (frontend.process.child.exitCode !== null || Date.now() > end) throw new Error(`${last}\n${frontend.process.log().slice(-1500)}`)
+      return false
+    }, 90_000)
   }
   return frontends
 }
