@@ -16,6 +16,7 @@ import type { WorkerRole } from '../model/worker.ts'
 import { RoutedGenerate, type RoutedGenerateOptions } from '../standalone/routed-generate.ts'
 import { FrontendModel } from './frontend-model.ts'
 import { LivePool } from './live-pool.ts'
+import { warnOfParsers } from './parser-names.ts'
 import type { ModelDirectory } from './model-directory.ts'
 import type { ModelState, NamespaceState } from './model-state.ts'
 import { isEmbeddingOnly } from './readiness.ts'
@@ -348,6 +349,7 @@ export class FrontendModels implements ModelCatalog {
     const entries = (): ServedEntry[] => [...model.entries.values()].filter(({ pool, state: { card } }) => pool.isUsable && fileKey(card) === files)
     const same = before !== null && before.text === text && before.describes(main.state)
     model.served = same ? before : new FrontendModel({ name: model.name, createdSeconds: model.createdSeconds, text, state: main.state, clock, random, singleCalls: this.#singleCalls, entries })
+    if (before === null) warnOfParsers(model.name, main.state.card, this.#parts.log)
   }
 
   /** Namespaces may differ in block size, not in what clients see of the model. */
