@@ -222,12 +222,12 @@ test('the prefill load model: measured, or by a table of durations from a file',
   await refuses(['--router-prefill-load-model', 'measured', '--no-router-track-prefill-tokens'], /needs --router-track-prefill-tokens/)
 })
 
-test('planes that are not built are refused by their variable', async () => {
-  await refuses([], /^DYN_REQUEST_PLANE nats: not available in this version/, { env: { DYN_REQUEST_PLANE: 'nats' } })
-  await refuses([], /^DYN_EVENT_PLANE nats: not available/, { env: { DYN_EVENT_PLANE: ' NATS ' } })
-  await refuses([], /^DYN_RESPONSE_PLANE quic: not available/, { env: { DYN_RESPONSE_PLANE: 'quic' } })
+test('planes that are not spoken are refused by their variable, with what to set; those that are count', async () => {
+  await refuses([], /^DYN_REQUEST_PLANE http: not available in this version \(the HTTP plane of Dynamo 1\.1 .*tcp or nats/, { env: { DYN_REQUEST_PLANE: 'http' } })
+  await refuses([], /^DYN_RESPONSE_PLANE quic: not available in this version \(responses travel over TCP only; set it to tcp/, { env: { DYN_RESPONSE_PLANE: 'quic' } })
+  const { values: nats } = await parse(target, { env: { DYN_REQUEST_PLANE: 'NATS', DYN_EVENT_PLANE: ' nats ', NATS_SERVER: 'nats://a:1', DYN_TCP_TLS_KEY_PATH: '/key' } })
+  assert.deepEqual([nats.requestPlane, nats.eventPlane, nats.natsServer, nats.tcpTlsKey], ['nats', 'nats', 'nats://a:1', '/key'])
   await refuses([], /^DYN_DISCOVERY_BACKEND kubernetes: not available/, { env: { DYN_DISCOVERY_BACKEND: 'kubernetes' } })
-  await refuses([], /^DYN_TCP_TLS_KEY_PATH: not available/, { env: { DYN_TCP_TLS_KEY_PATH: '/key' } })
   await refuses([], /^DYN_DISCOVERY_BACKEND: "fil" is not valid \(did you mean file\?\)/, { env: { DYN_DISCOVERY_BACKEND: 'fil' } })
   const { values } = await parse(target, { env: { DYN_DISCOVERY_BACKEND: 'file', DYN_FILE_KV: '/kv', DYN_EVENT_PLANE: '', DYN_TCP_TLS_INSECURE: 'false', DYN_SYSTEM_PORT: '40000' } })
   assert.deepEqual([values.discoveryBackend, values.fileKv, values.eventPlane, values.systemPort], ['file', '/kv', 'zmq', 40000])
