@@ -335,6 +335,6 @@ test('a variable that is nearly ours is pointed out, others are left alone', asy
 })
 
 test('a variable that governs nothing here is said to', async () => {
-  const { warnings } = await parse(target, { env: { NATS_SERVER: 'nats://localhost:4222', OTEL_EXPORT_ENABLED: '' } })
-  assert.deepEqual(warnings, ['NATS_SERVER has no effect: no plane travels over NATS here'])
+  const { warnings } = await parse(target, { env: { DYN_EVENT_PLANE_CODEC: 'json', OTEL_EXPORT_ENABLED: '' } })
+  assert.deepEqual(warnings, ['DYN_EVENT_PLANE_CODEC has no effect: events are MessagePack, in Dynamo too'])
 })
