@@ -4,6 +4,7 @@ import { captureScenarios } from './captures.ts'
 import { chainScenarios } from './chains.ts'
 import { churnScenarios } from './churn.ts'
 import { conditionalScenarios } from './conditional.ts'
+import { combinationScenarios } from './combinations.ts'
 import { disaggScenarios } from './disagg.ts'
 import { endpointScenarios } from './endpoints.ts'
 import { equalityScenarios } from './equality.ts'
@@ -18,5 +19,5 @@ import { sdkScenarios } from './sdk.ts'
 import { vllmScenarios } from './vllm.ts'
 
 export const scenarios: readonly Scenario[] = [
-  ...endpointScenarios, ...failureScenarios, ...equalityScenarios, ...chainScenarios, ...disaggScenarios, ...conditionalScenarios, ...captureScenarios, ...frontendScenarios, ...globalRouterScenarios, ...etcdScenarios, ...churnScenarios, ...loadScenarios, ...queueScenarios, ...sdkScenarios, ...planeScenarios, ...vllmScenarios,
+  ...endpointScenarios, ...failureScenarios, ...equalityScenarios, ...chainScenarios, ...disaggScenarios, ...combinationScenarios, ...conditionalScenarios, ...captureScenarios, ...frontendScenarios, ...apiScenarios, ...parserScenarios, ...globalRouterScenarios, ...etcdScenarios, ...churnScenarios, ...loadScenarios, ...queueScenarios, ...sdkScenarios, ...planeScenarios, ...vllmScenarios,
 ]

@@ -48,6 +48,10 @@ export class DecodeAttempt implements ResponseListener, Leg {
     this.#at = at
   }
 
+  get workerId(): bigint {
+    return this.#at.decision.workerId
+  }
+
   send(headers: Readonly<Record<string, string>>, edits: RequestEdits): void {
     const { parts, owner, routed, decision, instance, generate } = this.#at
     this.#sentMs = parts.clock.nowMs()

@@ -29,13 +29,18 @@ const sourceOf = (pool: RoutedPool, workerId: WorkerId): TransferSource => {
   return { rule: card?.kvTransfer ?? null, domains: card?.topologyDomains ?? new Map() }
 }
 
-/** Prefill workers whose blocks no decode worker could fetch. */
-export function unreachablePrefillWorkers(prefill: RoutedPool, decode: RoutedPool): readonly WorkerId[] {
+/** Prefill workers whose blocks no decode worker could fetch: none that works, or, where that leaves nobody, none at all. `failed`: decode workers that failed this request. */
+export function unreachablePrefillWorkers(prefill: RoutedPool, decode: RoutedPool, failed: ReadonlySet<WorkerId>): readonly WorkerId[] {
   const workers = [...(prefill.router?.workers ?? [])]
   if (workers.every(({ workerId }) => prefill.card(workerId)?.kvTransfer == null)) return []
-  const decodeTaints = [...(decode.router?.workers ?? [])].map(({ taints, topologyDomains }) =>
-    new Set([...taints, ...[...topologyDomains].map(([domain, value]) => topologyTaint(domain, value))]))
-  return workers.filter(({ workerId }) => !canReachDecode(sourceOf(prefill, workerId), decodeTaints)).map(({ workerId }) => workerId)
+  const left = [...(decode.router?.workers ?? [])].filter(({ workerId }) => !failed.has(workerId))
+  const beyond = (decoders: typeof left): WorkerId[] => {
+    const taints = decoders.map((worker) => new Set([...worker.taints, ...[...worker.topologyDomains].map(([domain, value]) => topologyTaint(domain, value))]))
+    return workers.filter(({ workerId }) => !canReachDecode(sourceOf(prefill, workerId), taints)).map(({ workerId }) => workerId)
+  }
+  const aside = decode.setAsideIds()
+  const unreachable = beyond(left.filter(({ workerId }) => !aside.has(workerId)))
+  return unreachable.length < workers.length ? unreachable : beyond(left)
 }
 
 export interface DecodeConstraint {

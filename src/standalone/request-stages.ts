@@ -51,7 +51,7 @@ export class RequestStages {
   prefillRequest(pool: RoutedPool): StageRequest {
     const { model, tokens } = this.#generate
     const hints = prefillHints(this.#generate, pool)
-    const excluded = new Set([...this.failedPrefill, ...unreachablePrefillWorkers(pool, this.#parts.pool)])
+    const excluded = new Set([...this.failedPrefill, ...unreachablePrefillWorkers(pool, this.#parts.pool, this.failedDecode)])
     return { request: { ...hints, requestId: this.#bookingId, model, tokens }, excluded, requested: hints.pin ?? null }
   }
 
@@ -59,6 +59,14 @@ export class RequestStages {
   hasOtherPrefill(pool: RoutedPool): boolean {
     for (const worker of pool.router?.workers ?? []) if (!this.failedPrefill.has(worker.workerId)) return true
     return false
+  }
+
+  /** Not this worker in the next rounds, if another one can answer. */
+  passOver(workerId: WorkerId): void {
+    const { pool } = this.#parts
+    const aside = pool.setAsideIds()
+    const isSpare = (id: WorkerId): boolean => id !== workerId && !this.failedDecode.has(id) && !aside.has(id)
+    if ([...(pool.router?.workers ?? [])].some((worker) => isSpare(worker.workerId))) this.failedDecode.add(workerId)
   }
 
   /** Beyond this the request does not go on elsewhere. */

@@ -191,7 +191,8 @@ export class RoutedRequest {
     if (this.#over) return
     const { options, observer, log } = this.#parts
     if (handedOver) {
-      // The decode leg works on blocks that will not come.
+      // The decode leg works on blocks that will not come. Its worker may still be ending it when the next one with this id comes: better another one.
+      if (this.#attempt !== null) this.#stages?.passOver(this.#attempt.workerId)
       this.#attempt?.cancel('kill')
       this.#attempt = null
       this.#again(failure)
