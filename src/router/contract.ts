@@ -8,6 +8,7 @@ import type { RouterConfigOverride, RoutingRequest } from '../model/routing-requ
 import type { WorkerDescription, WorkerId, WorkerRank, WorkerRole } from '../model/worker.ts'
 import type { SharedHits } from '../model/shared-cache.ts'
 import type { Clock, Random, SharedCache } from '../ports.ts'
+import type { Bookings } from './bookings.ts'
 import type { QueueListener, QueueReport, QueueSettings } from './admission.ts'
 import type { SelectionMode } from '../scheduling/mode-choice.ts'
 import type { SelectionPolicySettings } from '../scheduling/selection-policy.ts'
@@ -149,6 +150,9 @@ export interface Router {
   readonly wantsOutputTokens: boolean
   /** Ends a booking. Unknown ids: false. */
   free(requestId: string): boolean
+
+  /** Own bookings for those who share them, and where bookings of other routers are made. */
+  readonly bookings: Pick<Bookings, 'listener' | 'bookPeer' | 'peerPrefillCompleted' | 'freePeer' | 'touchPeer'>
 
   overlap(query: OverlapQuery): OverlapReport
   loads(): readonly LoadRow[]

@@ -18,6 +18,7 @@ import { overrideError } from '../scheduling/override.ts'
 import { sharedBlocksBeyond } from '../model/shared-cache.ts'
 import { Selection } from '../scheduling/selection.ts'
 import { Admission, type QueueReport } from './admission.ts'
+import { Bookings } from './bookings.ts'
 import { decisionOf, effectivePrefillTokens } from './decision-of.ts'
 import type { Prompt } from './prompt.ts'
 import { areAllBusy, bestCachedTokens } from './waiting-test.ts'
@@ -32,7 +33,7 @@ import { parksRequests } from '../queue/policy-profile.ts'
 import { PromptHasher } from './prompt-hasher.ts'
 import { allOverloaded, duplicateRequest, nonFiniteCost, noneEligible, noWorkers, pinMissing, refusal } from './refusals.ts'
 import { WorkerDirectory, type WorkerRecord } from './worker-directory.ts'
-import { noHashes } from '../model/hash-list.ts'
+import { noHashes, type HashList } from '../model/hash-list.ts'
 
 /**
  * Routes requests to workers by cached prefix and load; implements `Router`.
@@ -46,6 +47,7 @@ export class KvRouter implements Router {
   readonly #index: PoolIndex
   readonly #loads: ActiveSequences
   readonly #overload: OverloadWatch
+  readonly bookings: Bookings
   readonly #hasher: PromptHasher
   readonly #selection = new Selection()
   readonly #scores: OverlapScores = createOverlapScores(16)
@@ -72,6 +74,10 @@ export class KvRouter implements Router {
       decodeBlocks: settings.activeDecodeBlocksThreshold,
       prefillTokens: settings.activePrefillTokensThreshold,
       prefillTokensFraction: settings.activePrefillTokensThresholdFraction,
+    })
+    this.bookings = new Bookings({
+      loads: this.#loads, index: this.#index, overload: this.#overload, directory: this.#directory, blockSize: settings.blockSize,
+      refreshLoads: () => this.#refreshLoads(), recheck: () => this.#admission?.recheck(),
     })
     this.#hasher = new PromptHasher(settings)
     this.#mode = settings.selectionMode === undefined ? null : new ModeChoice(settings.selectionMode)
@@ -352,7 +358,15 @@ export class KvRouter implements Router {
       this.#index.record({ requestId, slot, query: request, local: prompt.local, sequence: this.#hasher.sequence(prompt.local), isTracked }, nowMs)
     }
     this.#overload.observe(slot)
+    if (outcome === 'booked' && this.bookings.listener !== null) this.#tell(request, prompt, this.#directory.rankOf(slot), sequence, prefillTokens)
     return outcome === 'booked'
+  }
+
+  #tell(request: RoutingRequest, { trackPrefillTokens }: Prompt, rank: WorkerRank, sequence: HashList | null, prefillTokens: number): void {
+    this.bookings.listener?.onBooked({
+      requestId: request.requestId, rank, sequence, prefillTokens, trackPrefillTokens, promptTokens: request.tokens.length,
+      expectedOutputTokens: request.expectedOutputTokens ?? null, loraName: request.loraName ?? null,
+    })
   }
 
   #nonFinite(request: RoutingRequest): Refusal {
@@ -369,13 +383,7 @@ export class KvRouter implements Router {
   // ---- Bookings ------------------------------------------------------------------------------------------------------------
 
   prefillCompleted(requestId: string): boolean {
-    const slot = this.#loads.slotOf(requestId)
-    if (slot < 0) return false
-    this.#refreshLoads()
-    this.#loads.prefillCompleted(requestId)
-    this.#overload.observe(slot)
-    this.#admission?.recheck()
-    return true
+    return this.bookings.prefillCompleted(requestId)
   }
 
   get wantsOutputTokens(): boolean {
@@ -403,23 +411,13 @@ export class KvRouter implements Router {
   }
 
   free(requestId: string): boolean {
-    const slot = this.#loads.slotOf(requestId)
-    if (slot < 0) return false
-    this.#loads.free(requestId)
-    this.#index.release(requestId)
-    this.#overload.observe(slot)
-    this.#admission?.recheck()
-    return true
+    return this.bookings.free(requestId)
   }
 
   tick(): void {
     const nowMs = this.#ports.clock.nowMs()
     this.#index.expire(nowMs)
-    this.#loads.expire(nowMs, (requestId, slot) => {
-      this.#index.release(requestId)
-      this.#overload.observe(slot)
-      this.#ports.listener?.onBookingExpired?.(requestId, this.#directory.rankOf(slot))
-    })
+    this.bookings.expire(nowMs, (requestId, slot) => this.#ports.listener?.onBookingExpired?.(requestId, this.#directory.rankOf(slot)))
     this.#admission?.tick()
   }
 
