@@ -30,7 +30,7 @@ test('mistakes end with 2, one line and no stack', () => {
     [['router', '--endpoint', 'a.b.c', '--router-temprature', '1'], /^warmpath: unknown option --router-temprature \(did you mean --router-temperature\?\)/],
     [['router', '--endpoint', 'a.b'], /^warmpath: --endpoint: "a\.b" is not valid/],
     [['router'], /^warmpath: --endpoint is missing/],
-    [['router', '--endpoint', 'a.b.c', '--router-queue-threshold', '2'], /^warmpath: --router-queue-threshold: not available in this version/],
+    [['router', '--endpoint', 'a.b.c', '--ais-backend', 'vllm'], /^warmpath: --ais-backend: not available in this version/],
     [['config', 'show'], /^warmpath: config "show" is unknown/],
     [['config', 'print', 'rooter'], /^warmpath: unknown command "rooter" \(did you mean router\?\)/],
   ]
