@@ -3,6 +3,7 @@ import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { request } from 'node:https'
+import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'node:test'
@@ -85,6 +86,19 @@ test('the document describes every route of the server, under the paths that it 
   assert.ok(!paths.includes('/v1/messages') && !paths.includes('/busy_threshold') && !paths.includes('/metrics') && paths.includes('/v1/embeddings'))
   assert.equal((await bare.post('/v1/messages', {})).status, 404)
   await bare.server.close(0)
+})
+
+test('the end does not wait for connections on which nothing was asked', async () => {
+  const { server } = await startOpenAi(new FakeCatalog())
+  const socket = connect(server.port, '127.0.0.1')
+  await new Promise((resolve) => socket.once('connect', resolve))
+  const gone = new Promise((resolve) => socket.once('close', resolve))
+  // The server has the connection once it answers on another one.
+  assert.equal((await fetch(`${server.url}/live`)).status, 200)
+  const startMs = performance.now()
+  await server.close(60_000)
+  await gone
+  assert.ok(performance.now() - startMs < 5000)
 })
 
 test('readiness of a model: what the catalog says, with the status', async () => {

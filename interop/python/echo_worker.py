@@ -101,7 +101,7 @@ async def main():
         await asyncio.sleep(0.1)
         kind = ModelType.Embedding if form else ModelType.Chat | ModelType.Completions
         await register_model(ModelInput.Text if form in ("text", "floats") else ModelInput.Tokens, kind, endpoint, args.model_path, name,
-                             worker_type=WorkerType.Aggregated, kv_cache_block_size=16, runtime_config=config)
+                             worker_type=WorkerType.Aggregated, runtime_config=config, **({} if form else {"kv_cache_block_size": 16}))
     log(args.log, ev="ready")
     await asyncio.gather(*serving)
 

@@ -243,7 +243,7 @@ export class FrontendModels implements ModelCatalog {
     const own = stage === 'prefill' ? this.#parts.prefillConfig(state.card) : null
     const pool = new LivePool(state, {
       discovery, client, eventPlane, clock, random, log,
-      options: { blockSize: options.blockSize, strictBlockSize: false, useKvEvents: own === null ? this.#followsEvents(stage) : own.mode === null && own.settings.useKvEvents, kvEventGraceMs: options.kvEventGraceMs },
+      options: { blockSize: options.blockSize ?? (isEmbeddingOnly(state.card) ? embeddingBlockSize : null), strictBlockSize: false, useKvEvents: own === null ? this.#followsEvents(stage) : own.mode === null && own.settings.useKvEvents, kvEventGraceMs: options.kvEventGraceMs },
       affinityOf: () => (own === null ? options.sessionAffinity : own.affinity),
       createRouter: (facts) => {
         const router = createRouter(facts, stage)

@@ -93,6 +93,6 @@ export class TextModels {
   }
 }
 
-/** Equal for cards with the same file contents, wherever they lie. */
-export const fileKey = ({ raw }: ModelCard): string =>
-  JSON.stringify([cardFiles(raw).map(({ section, kind, path, checksum }) => [section, kind, checksum === '' ? path : checksum]), cardFiles(raw).length === 0 ? (raw['source_path'] ?? null) : null])
+/** Equal for cards with the same file contents, wherever they lie, that are read for the same use. */
+export const fileKey = ({ raw, modelInput }: ModelCard): string =>
+  (modelInput === 'Text' ? 'text input ' : '') + JSON.stringify([cardFiles(raw).map(({ section, kind, path, checksum }) => [section, kind, checksum === '' ? path : checksum]), cardFiles(raw).length === 0 ? (raw['source_path'] ?? null) : null])

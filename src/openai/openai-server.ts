@@ -143,6 +143,8 @@ class Server implements OpenAiServer {
   readonly #generate: GenerateHandler
   /** By path, for 405 and the list of routes. */
   readonly #routes = new Map<string, KnownRoute>()
+  /** Connections on which nothing was asked yet: Node counts them neither as idle nor as busy, and would wait for them at the end. */
+  readonly #unasked = new Set<Socket>()
   #closing = false
 
   constructor(options: OpenAiServerOptions) {
@@ -168,6 +170,10 @@ class Server implements OpenAiServer {
     })
     this.#app.server.maxConnections = options.connectionsMax ?? connectionsDefault
     this.#app.server.maxHeadersCount = headersMax
+    this.#app.server.on(tls === undefined ? 'connection' : 'secureConnection', (socket: Socket) => {
+      this.#unasked.add(socket)
+      socket.once('close', () => this.#unasked.delete(socket))
+    })
     this.#prepare()
     this.#addRoutes({ ...pathsDefault, ...options.paths })
   }
@@ -204,7 +210,9 @@ class Server implements OpenAiServer {
       last = clock.setTimer(cutWaitMs, () => this.#app.server.closeAllConnections())
     })
     let last = cut
-    await this.#app.close()
+    const closed = this.#app.close()
+    for (const socket of this.#unasked) socket.destroy()
+    await closed
     cut.cancel()
     last.cancel()
   }
@@ -214,6 +222,7 @@ class Server implements OpenAiServer {
     app.removeAllContentTypeParsers()
     app.addContentTypeParser('application/json', { parseAs: 'string' }, (_request, body, done) => done(null, body))
     app.addHook('onRequest', (request, reply, done) => {
+      this.#unasked.delete(request.raw.socket)
       const id = request.headers['x-request-id']
       if (typeof id === 'string' && id !== '') reply.header('x-request-id', id)
       if (this.#closing) reply.header('connection', 'close')

@@ -12,7 +12,7 @@ export function thinkingVariables(variables: JsonObject, effort: string | undefi
 }
 
 function isWanted(variables: JsonObject): boolean | undefined {
-  for (const name of ['enable_thinking', 'thinking']) if (typeof variables[name] === 'boolean') return variables[name]
+  for (const name of ['thinking', 'enable_thinking']) if (typeof variables[name] === 'boolean') return variables[name]
   const mode = variables['thinking_mode']
   if (mode === 'enabled' || mode === 'disabled') return mode === 'enabled'
   const effort = variables['reasoning_effort']

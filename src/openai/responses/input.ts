@@ -69,7 +69,9 @@ class InputReader {
     }
     this.closeTurn()
     const parts = typeof content === 'string' ? content : content.map((part, index) => chatPart(part, `${at}.content[${index}]`))
-    this.messages.push({ role: role === 'developer' ? 'system' : role, content: parts })
+    // What the system says is one text.
+    const isText = role !== 'user' && typeof parts !== 'string' && parts.every(({ type }) => type === 'text')
+    this.messages.push({ role: role === 'developer' ? 'system' : role, content: isText ? parts.map(({ text }) => String(text)).join('') : parts })
   }
 
   #call(item: JsonObject, at: string): void {

@@ -1,0 +1,249 @@
+/** The rest of the HTTP API: beside the real frontend on the same workers, and under the official clients. */
+import assert from 'node:assert/strict'
+import { spawnSync } from 'node:child_process'
+import { existsSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import Anthropic from '@anthropic-ai/sdk'
+import OpenAI from 'openai'
+import { repoRoot } from '../../test/repo-root.ts'
+import { freePort, parseLossless, until, type Deployment, type Managed } from '../deployment.ts'
+import type { Scenario } from '../scenario.ts'
+
+type Fields = Readonly<Record<string, unknown>>
+
+interface EchoWorker {
+  readonly process: Managed
+  requests(): readonly { readonly model: string; readonly request: Fields }[]
+  cancelled(): number
+}
+
+/** One process whose models say what the client wants. */
+async function echoWorker(deployment: Deployment, models: readonly string[]): Promise<EchoWorker> {
+  const path = join(deployment.folder, 'echo.jsonl')
+  const worker = deployment.spawn('echo', deployment.dynamo.python, [join(repoRoot, 'interop', 'python', 'echo_worker.py'), '--model-path', deployment.dynamo.modelPath, '--log', path, ...models])
+  const events = (): { ev: string; model: string; request: Fields }[] =>
+    (existsSync(path) ? readFileSync(path, 'utf8').split('\n').filter(Boolean).map((line) => parseLossless(line) as never) : [])
+  await until('the models are registered', () => {
+    if (worker.child.exitCode !== null) throw new Error(worker.log().slice(-1500))
+    return events().some(({ ev }) => ev === 'ready')
+  }, 60_000)
+  return { process: worker, requests: () => events().filter(({ ev }) => ev === 'request'), cancelled: () => events().filter(({ ev }) => ev === 'cancelled').length }
+}
+
+async function post(port: number, path: string, body: unknown): Promise<{ readonly status: number; readonly body: string }> {
+  const response = await fetch(`http://127.0.0.1:${port}${path}`, { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(body), signal: AbortSignal.timeout(30_000) })
+  return { status: response.status, body: await response.text() }
+}
+
+const listed = (port: number, models: readonly string[], process?: Managed): Promise<true> => until(`${models.join(', ')} listed`, async () => {
+  if (process !== undefined && process.child.exitCode !== null) throw new Error(process.log().slice(-1500))
+  try {
+    const { data } = (await (await fetch(`http://127.0.0.1:${port}/v1/models`)).json()) as { data: { id: string }[] }
+    return models.every((model) => data.some(({ id }) => id === model))
+  } catch {
+    return false
+  }
+}, 60_000)
+
+async function ourFrontend(deployment: Deployment, models: readonly string[], args: readonly string[] = []): Promise<{ readonly port: number; readonly process: Managed }> {
+  const port = await freePort()
+  const frontend = deployment.warmpath('frontend', ['frontend', '--http-port', port, '--http-host', '127.0.0.1', '--enable-anthropic-api', ...args])
+  await listed(port, models, frontend)
+  return { port, process: frontend }
+}
+
+async function realFrontend(deployment: Deployment, models: readonly string[]): Promise<number> {
+  const port = await freePort()
+  // Its KV mode takes no workers that want text.
+  const real = deployment.module('real-frontend', 'dynamo.frontend', ['--http-port', port, '--router-mode', 'round-robin', '--enable-anthropic-api'])
+  await listed(port, models, real)
+  return port
+}
+
+const callText = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Paris"}}\n</tool_call>'
+const weather = { type: 'object', properties: { city: { type: 'string' } }, required: ['city'] }
+const responsesTool = { type: 'function', name: 'get_weather', description: 'w', parameters: weather }
+const messagesTool = { name: 'get_weather', description: 'w', input_schema: weather }
+const say = (text: string): Fields[] => [{ role: 'user', content: `SAY:${text}` }]
+const responses = (body: Fields): readonly [string, Fields] => ['/v1/responses', { model: 'plain', ...body }]
+const messages = (body: Fields): readonly [string, Fields] => ['/v1/messages', { model: 'plain', max_tokens: 50, ...body }]
+const chat = (body: Fields): readonly [string, Fields] => ['/v1/chat/completions', { model: 'plain', max_tokens: 4, ...body }]
+const embeddings = (body: Fields): readonly [string, Fields] => ['/v1/embeddings', { model: 'vectors', ...body }]
+const image = { type: 'image_url', image_url: { url: 'https://x.test/1.png' } }
+const inline = { type: 'image_url', image_url: { url: 'data:image/png;base64,aGk=' } }
+const text = (value: string): Fields => ({ type: 'text', text: value })
+
+/** Requests that a worker must receive alike from both frontends, and whose answers must say the same. */
+const alike: Readonly<Record<string, readonly [string, Fields]>> = {
+  'response, text': responses({ input: 'SAY:hello world' }),
+  'response, cut': responses({ input: 'SAY:hello world', instructions: 'be kind', max_output_tokens: 3, temperature: 0.5 }),
+  'response, history': responses({
+    input: [
+      { role: 'user', content: 'q' }, { type: 'reasoning', id: 'r1', summary: [{ type: 'summary_text', text: 'I thought' }] },
+      { type: 'message', role: 'assistant', id: 'm1', status: 'completed', content: [{ type: 'output_text', text: 'prev', annotations: [] }, { type: 'output_text', text: 'more', annotations: [] }] },
+      { type: 'function_call', call_id: 'c1', name: 'f', arguments: '{"a":1}' }, { type: 'function_call', call_id: 'c2', name: 'f', arguments: '{}' },
+      { type: 'function_call_output', call_id: 'c1', output: 'one' }, { type: 'function_call_output', call_id: 'c2', output: 'two' },
+      { role: 'user', content: [{ type: 'input_text', text: 'a' }, { type: 'input_text', text: 'SAY:b' }] },
+    ],
+  }),
+  'response, image': responses({ input: [{ role: 'developer', content: [{ type: 'input_text', text: 'dev' }] }, { role: 'user', content: [{ type: 'input_text', text: 'what' }, { type: 'input_image', image_url: 'https://x.test/a.png', detail: 'auto' }, { type: 'input_text', text: 'SAY:img' }] }] }),
+  'response, schema': responses({ input: 'SAY:{}', text: { format: { type: 'json_schema', name: 's', schema: { type: 'object', properties: { a: { type: 'integer' } } } } } }),
+  'response, required': responses({ input: 'SAY:x', tools: [responsesTool], tool_choice: 'required', model: 'plain' }),
+  'response, allowed tools': responses({ input: 'SAY:x', tools: [{ type: 'function', name: 'f' }, { type: 'function', name: 'g' }], tool_choice: { type: 'allowed_tools', mode: 'required', tools: [{ type: 'function', name: 'g' }] } }),
+  'response, tool': responses({ model: 'tools', input: `SAY:${callText}`, tools: [responsesTool] }),
+  'response, hints': responses({ input: 'SAY:x', nvext: { agent_hints: { priority: 2 } } }),
+  'message, text': messages({ messages: say('hello world') }),
+  'message, cut': messages({ messages: say('hello world'), max_tokens: 2 }),
+  'message, stop': messages({ messages: say('hello END world'), stop_sequences: ['END'] }),
+  'message, system': messages({ messages: say('x'), system: [text('one'), text('two')], temperature: 0.5, top_k: 5 }),
+  'message, billing': messages({ messages: say('x'), system: [text('x-anthropic-billing-header: v=1;'), text('two')] }),
+  'message, image': messages({ messages: [{ role: 'user', content: [text('look'), { type: 'image', source: { type: 'base64', media_type: 'image/png', data: 'aGk=' } }, text('SAY:img')] }] }),
+  'message, history': messages({
+    messages: [
+      { role: 'user', content: [text('a'), text('b')] },
+      { role: 'assistant', content: [{ type: 'thinking', thinking: 'hm', signature: 's' }, text('I look'), text('more'), { type: 'tool_use', id: 'toolu_1', name: 'get_weather', input: { city: 'X' } }] },
+      { role: 'user', content: [{ type: 'tool_result', tool_use_id: 'toolu_1', content: [text('sunny'), text('warm')] }, text('SAY:ok')] },
+    ],
+    tools: [messagesTool],
+  }),
+  'message, any': messages({ messages: say('x'), tools: [messagesTool], tool_choice: { type: 'any' } }),
+  'message, named': messages({ messages: say('x'), tools: [messagesTool], tool_choice: { type: 'tool', name: 'get_weather' } }),
+  'message, tools': messages({ model: 'tools', max_tokens: 300, messages: say(callText + callText), tools: [messagesTool] }),
+  'message, thinking': messages({ model: 'thinks', messages: say('hm ok</think>the answer'), thinking: { type: 'enabled', budget_tokens: 1024 } }),
+  'chat, images': chat({ messages: [{ role: 'user', content: [text('a'), text('b'), image, text('c'), inline] }, { role: 'assistant', content: 'ok' }, { role: 'user', content: [image, text('SAY:m')] }] }),
+  'chat, other media': chat({ messages: [{ role: 'user', content: [text('a'), { type: 'video_url', video_url: { url: 'https://x.test/v.mp4' } }, { type: 'audio_url', audio_url: { url: 'https://x.test/a.wav' } }] }] }),
+  'chat, reasoning of before': chat({ messages: [{ role: 'user', content: 'q' }, { role: 'assistant', content: 'prev', reasoning_content: 'thought' }, { role: 'user', content: 'SAY:n' }] }),
+  'chat, thinking off': chat({ model: 'thinks', messages: say('x'), chat_template_kwargs: { enable_thinking: false } }),
+  'chat, effort': chat({ model: 'thinks', messages: say('x'), reasoning_effort: 'low' }),
+  'chat, schema': chat({ messages: say('{}'), response_format: { type: 'json_schema', json_schema: { name: 's', schema: { type: 'object', properties: {} } } } }),
+  'vectors, text': embeddings({ input: 'hello world' }),
+  'vectors, several': embeddings({ input: ['hello world', 'the'], dimensions: 8 }),
+  'vectors, base64': embeddings({ input: ['hello world', 'the'], encoding_format: 'base64' }),
+  'vectors, ids': embeddings({ input: [[5, 6, 7], [8]] }),
+  'vectors, raw': embeddings({ model: 'raw', input: ['x', 'abcd'], user: 'me', dimensions: 3 }),
+  'vectors, raw base64': embeddings({ model: 'raw', input: 'x', encoding_format: 'base64' }),
+}
+
+const alikeModels = ['plain', 'tools,tool=hermes', 'thinks,reasoning=deepseek_r1', 'vectors,embed=tokens', 'raw,embed=text']
+const names = (models: readonly string[]): string[] => models.map((model) => model.split(',')[0] ?? '')
+
+const volatile = new Set(['id', 'call_id', 'created', 'created_at', 'completed_at', 'mdc_sum', 'request_timestamp_ms', 'dp_rank', 'store', 'sequence_number'])
+
+/** Without ids, times and what is null; an empty map counts as absent. */
+function comparable(value: unknown): unknown {
+  if (Array.isArray(value)) return value.map(comparable)
+  if (typeof value !== 'object' || value === null) return value
+  const kept = Object.entries(value).filter(([name, item]) => item !== null && !volatile.has(name)).map(([name, item]) => [name, comparable(item)] as const)
+  return Object.fromEntries(kept.filter(([, item]) => !(typeof item === 'object' && item !== null && !Array.isArray(item) && Object.keys(item).length === 0)))
+}
+
+/** `thinking_mode` follows from the two other words; the original leaves it out for Messages. */
+function requestOf(request: Fields): unknown {
+  const { extra_args: extra, ...rest } = comparable(request) as { extra_args?: { reasoning_parser_kwargs?: { chat_template_kwargs: Record<string, unknown> } } }
+  delete extra?.reasoning_parser_kwargs?.chat_template_kwargs['thinking_mode']
+  return { ...rest, ...(extra === undefined ? {} : { extra_args: extra }) }
+}
+
+/** What the answer says whose form the two frontends may differ in: order of blocks, a count of cached tokens that nobody gave. */
+function told(body: string): unknown {
+  const answer = JSON.parse(body) as Record<string, unknown>
+  const sorted = (list: unknown): unknown => (Array.isArray(list) ? [...list].sort((a: { type?: string }, b: { type?: string }) => String(a.type).localeCompare(String(b.type))) : list)
+  const usage = { ...(answer['usage'] as Fields | undefined) }
+  if (usage['cache_read_input_tokens'] === 0) delete (usage as Record<string, unknown>)['cache_read_input_tokens']
+  return comparable({ ...answer, content: sorted(answer['content']) ?? null, usage })
+}
+
+async function besideTheReal(deployment: Deployment): Promise<void> {
+  const worker = await echoWorker(deployment, alikeModels)
+  const [{ port: ours }, theirs] = await Promise.all([ourFrontend(deployment, names(alikeModels)), realFrontend(deployment, names(alikeModels))])
+  const differences: string[] = []
+  for (const [name, [path, body]] of Object.entries(alike)) {
+    const seen: unknown[] = []
+    const answers: unknown[] = []
+    for (const port of [theirs, ours]) {
+      const before = worker.requests().length
+      const answer = await until(`${name} is answered`, async () => {
+        const got = await post(port, path, body)
+        if (got.status === 503) return false
+        return got
+      }, 20_000)
+      assert.equal(answer.status, 200, `${name}: ${answer.body}`)
+      await until('the worker has it', () => worker.requests().length > before, 5000)
+      seen.push(requestOf(worker.requests().at(-1)?.request ?? {}))
+      answers.push(told(answer.body))
+    }
+    for (const [what, [real, mine]] of [['request', seen], ['answer', answers]] as const) {
+      try {
+        assert.deepEqual(mine, real)
+      } catch (error) {
+        differences.push(`${name}, ${what}: ${(error as Error).message.split('\n').slice(0, 40).join('\n')}`)
+      }
+    }
+  }
+  assert.deepEqual(differences, [])
+}
+
+async function nodeClients(deployment: Deployment): Promise<void> {
+  const worker = await echoWorker(deployment, alikeModels)
+  const { port, process: frontend } = await ourFrontend(deployment, names(alikeModels))
+  const openai = new OpenAI({ baseURL: `http://127.0.0.1:${port}/v1`, apiKey: 'unused', maxRetries: 0 })
+  const anthropic = new Anthropic({ baseURL: `http://127.0.0.1:${port}`, apiKey: 'unused', maxRetries: 0 })
+
+  const response = await openai.responses.create({ model: 'plain', input: 'SAY:hello world' })
+  assert.deepEqual([response.output_text, response.status], ['hello world', 'completed'])
+  const runner = openai.responses.stream({ model: 'tools', input: `SAY:${callText}`, tools: [{ ...responsesTool, type: 'function', strict: false }] })
+  const called = (await runner.finalResponse()).output.find((item) => item.type === 'function_call')
+  assert.deepEqual([called?.name, called?.arguments], ['get_weather', '{"city": "Paris"}'])
+  const thought = await openai.responses.stream({ model: 'thinks', input: 'SAY:hm ok</think>the answer' }).finalResponse()
+  assert.deepEqual(thought.output.map((item) => item.type), ['reasoning', 'message'])
+  assert.equal(thought.output_text, 'the answer')
+  await assert.rejects(openai.responses.create({ model: 'plain', input: 'SAY:RAISE' }), (error) => error instanceof OpenAI.InternalServerError)
+  await assert.rejects(openai.responses.create({ model: 'plain', input: 'x', previous_response_id: 'resp_1' }), (error) => error instanceof OpenAI.APIError && error.status === 501)
+  const vectors = await openai.embeddings.create({ model: 'vectors', input: ['hello world', 'the'] })
+  assert.deepEqual(vectors.data.map(({ embedding }) => embedding.slice(0, 2)), [[1.5, 2.5], [0.25, 1.25]])
+
+  const message = await anthropic.messages.create({ model: 'plain', max_tokens: 50, messages: [{ role: 'user', content: 'SAY:hello world' }] })
+  assert.deepEqual([message.content[0], message.stop_reason], [{ type: 'text', text: 'hello world' }, 'end_turn'])
+  const streamed = await anthropic.messages.stream({ model: 'thinks', max_tokens: 90, messages: [{ role: 'user', content: 'SAY:hm ok</think>the answer' }] }).finalMessage()
+  assert.deepEqual(streamed.content.map((block) => block.type), ['thinking', 'text'])
+  const used = await anthropic.messages.stream({ model: 'tools', max_tokens: 300, messages: [{ role: 'user', content: `SAY:${callText}` }], tools: [{ ...messagesTool, input_schema: { ...weather, type: 'object' } }] }).finalMessage()
+  const block = used.content.find((each) => each.type === 'tool_use')
+  assert.deepEqual([used.stop_reason, block?.name, block?.input], ['tool_use', 'get_weather', { city: 'Paris' }])
+  assert.equal((await anthropic.messages.countTokens({ model: 'plain', messages: [{ role: 'user', content: 'SAY:hello world' }] })).input_tokens, message.usage.input_tokens + (message.usage.cache_read_input_tokens ?? 0))
+  await assert.rejects(anthropic.messages.create({ model: 'nobody', max_tokens: 5, messages: [{ role: 'user', content: 'x' }] }), (error) => error instanceof Anthropic.NotFoundError)
+  await assert.rejects(anthropic.messages.create({ model: 'plain', max_tokens: 50, messages: [{ role: 'user', content: 'SAY:HANG on' }] }, { timeout: 500 }), (error) => error instanceof Anthropic.APIConnectionTimeoutError)
+
+  const left = worker.cancelled()
+  const long = 'word '.repeat(800)
+  const stream = anthropic.messages.stream({ model: 'plain', max_tokens: 4000, messages: [{ role: 'user', content: `SAY:${long}` }] })
+  for await (const event of stream) if (event.type === 'content_block_delta') break
+  stream.abort()
+  await until('the worker is told that the client has left', () => worker.cancelled() > left, 15_000)
+  assert.equal(await deployment.stop(frontend, 'SIGTERM', 30_000), 0)
+}
+
+async function pythonClient(deployment: Deployment): Promise<void> {
+  const { python } = deployment.dynamo
+  if (spawnSync(python, ['-c', 'import anthropic']).status !== 0) {
+    const install = spawnSync(python, ['-m', 'pip', 'install', '-q', 'anthropic'], { encoding: 'utf8' })
+    assert.equal(install.status, 0, install.stderr)
+  }
+  const models = ['plain', 'tools,tool=hermes']
+  await echoWorker(deployment, models)
+  const { port } = await ourFrontend(deployment, names(models))
+  const child = spawnSync(python, [join(repoRoot, 'interop', 'python', 'anthropic_client.py'), `http://127.0.0.1:${port}`, 'plain', 'tools'], { encoding: 'utf8', timeout: 60_000 })
+  assert.equal(child.status, 0, child.stderr)
+  const result = JSON.parse(child.stdout) as Record<string, Fields & { status: number }> & { count: number; timeout: string }
+  assert.deepEqual(result['whole'], { text: 'hello world', stop: 'end_turn', tokens: 6 })
+  assert.deepEqual(result['stream'], { text: 'hello ', stop: 'stop_sequence', sequence: 'END', tokens: 7 })
+  for (const name of ['tool', 'tool_stream']) assert.deepEqual(result[name], { stop: 'tool_use', name: 'get_weather', input: { city: 'Paris' } })
+  assert.equal(result.count, 14)
+  assert.deepEqual([result['unknown']?.status, result['invalid']?.status, result['failing']?.status], [404, 400, 500])
+  assert.deepEqual([result['unknown']?.['kind'], result['failing']?.['kind'], result.timeout], ['not_found_error', 'api_error', 'APITimeoutError'])
+}
+
+export const apiScenarios: readonly Scenario[] = [
+  { name: 'api-beside-the-real', timeoutSeconds: 150, run: besideTheReal },
+  { name: 'api-node-clients', timeoutSeconds: 120, run: nodeClients },
+  { name: 'api-python-anthropic', timeoutSeconds: 150, run: pythonClient },
+]
