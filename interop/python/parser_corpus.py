@@ -2,8 +2,12 @@
 """Records how the real frontend reads tool calls and reasoning out of a model's text.
 
   parser_corpus.py model DIR             writes a tiny model whose tokenizer knows the families' markers as special tokens
-  parser_corpus.py worker DIR            serves one model per pair of parsers of the corpus: `tool+reasoning`
-  parser_corpus.py record URL FOLDER     asks the frontend at URL for every case and writes FOLDER/<family>.json
+  parser_corpus.py worker DIR [PAIR..]   serves one model per pair of parsers of the corpus: `tool+reasoning`
+  parser_corpus.py pairs CASE..          prints the pairs that some cases (`family/name`) need
+  parser_corpus.py record URL FOLDER [FAMILY..]
+                                         asks the frontend at URL for every case and writes FOLDER/<family>.json
+  parser_corpus.py sample URL FOLDER CASE..
+                                         the same for some cases
 
 What the worker says is chosen by the request's metadata (`x-dynamo-meta-case: family/name`, `x-dynamo-meta-cut: how`):
 as a model's tokens fall (the
@@ -74,7 +78,7 @@ class Speaker:
         return self.tokenizer.encode(char, add_special_tokens=False).ids
 
 
-async def worker(model_path):
+async def worker(model_path, wanted):
     from dynamo.common.utils.runtime import create_runtime
     from dynamo.llm import ModelInput, ModelRuntimeConfig, ModelType, WorkerType, register_model
     runtime, loop = create_runtime(os.environ.get("DYN_DISCOVERY_BACKEND", "file"), os.environ.get("DYN_REQUEST_PLANE", "tcp"), os.environ.get("DYN_EVENT_PLANE"))
@@ -98,7 +102,7 @@ async def worker(model_path):
             await asyncio.sleep(0.002)
 
     serving = []
-    for at, (tool, reasoning) in enumerate(pairs()):
+    for at, (tool, reasoning) in enumerate(pair for pair in pairs() if not wanted or "+".join(pair) in wanted):
         endpoint = runtime.endpoint(f"corpus.m{at}.generate")
         config = ModelRuntimeConfig()
         config.total_kv_blocks = 1000
@@ -206,9 +210,9 @@ def ask(url, family, case, cut, stream):
     return streamed_answer(text) if stream else whole_answer(text)
 
 
-def record(url, folder, only=None):
+def record(url, folder, families):
     with concurrent.futures.ThreadPoolExecutor(12) as pool:
-        for family, cases in ({name: {**FAMILIES, **ON_REQUEST}[name] for name in only} if only else FAMILIES).items():
+        for family, cases in families.items():
             recorded = []
             asked = [[(cut, stream, pool.submit(ask, url, family, case, cut, stream)) for cut in CUTS for stream in (False, True)] for case in cases]
             for case, futures in zip(cases, asked):
@@ -230,6 +234,13 @@ if __name__ == "__main__":
         write_model(sys.argv[2])
     elif command == "worker":
         import uvloop
-        uvloop.run(worker(sys.argv[2]))
+        uvloop.run(worker(sys.argv[2], sys.argv[3:]))
+    elif command == "pairs":
+        print("\n".join(sorted({f"{case['tool'] or ''}+{case['reasoning'] or ''}" for case in map(find, sys.argv[2:])})))
+    elif command == "sample":
+        some = {}
+        for case_id in sys.argv[4:]:
+            some.setdefault(case_id.split("/", 1)[0], []).append(find(case_id))
+        record(sys.argv[2], sys.argv[3], some)
     else:
-        record(sys.argv[2], sys.argv[3], sys.argv[4:])
+        record(sys.argv[2], sys.argv[3], {name: {**FAMILIES, **ON_REQUEST}[name] for name in sys.argv[4:]} or FAMILIES)
