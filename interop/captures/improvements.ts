@@ -76,7 +76,7 @@ export const improvements: Readonly<Record<string, readonly Improvement[]>> = {
   disagg_pinned_workers: [
     ...verbatimUsage(0, 1, 2, 6, 7), answered(3, 'a worker named without its stage is sought in both pools'),
   ],
-  disagg_agent_hints: [...verbatimUsage(1, 2, 3, 4, 5), ...status(7, 503, 'no worker with the taint: nobody is there now')],
+  disagg_agent_hints: [...[0, 6, 8, 9].map((call) => answered(call, 'unknown members of nvext are passed over, with a warning')), ...verbatimUsage(1, 2, 3, 4, 5), ...status(7, 503, 'no worker with the taint: nobody is there now')],
   disagg_topology_required: [...verbatimUsage(0, 1, 2, 3, 4, 5, 7), answered(6, 'a prefill worker whose domain no decode worker shares is passed over')],
   disagg_kv_events_overlap: verbatimUsage(0, 1, 2, 3),
   disagg_prefill_advertises_kv_mode: verbatimUsage(0, 1),
@@ -87,7 +87,7 @@ export const improvements: Readonly<Record<string, readonly Improvement[]>> = {
     ...[15, 16].map((call) => ({ at: `${call}.answer.body`, why: 'errors have one form on every route' })),
     ...[5, 6, 21, 22, 23].map((call) => ({ at: `${call}.answer`, why: 'routes of the rest of the API, which has tests of its own', byChance: true })),
   ],
-  http_chat_validation: [{ at: '80', why: "the recording's tokenizer makes more tokens of this prompt than the context holds, ours fewer", byChance: true }],
+  http_chat_validation: [{ at: '59', why: 'unknown members of nvext are passed over, with a warning', check: (ours) => (ours as { readonly answer: { readonly status: number } }).answer.status === 200 }, { at: '80', why: "the recording's tokenizer makes more tokens of this prompt than the context holds, ours fewer", byChance: true }],
   http_worker_failures: [
     ...[0, 4].map((call) => ({ at: `${call}.answer.body.details`, why: 'the status says it', check: (ours: unknown) => ours === undefined })),
     ...[1, 3, 5].map((call): Improvement => ({ at: `${call}.answer`, why: 'the status of a stream is that of its first output', check: (ours) => (ours as { readonly status: number }).status === (call === 3 ? 400 : 500) })),
@@ -95,6 +95,7 @@ export const improvements: Readonly<Record<string, readonly Improvement[]>> = {
   ],
   http_streaming: cutByTokens(4, 5, 6, 7),
   http_stop_strings: cutByTokens(7),
+  http_tool_parser: [4, 5].map((call) => ({ at: `${call}.answer.body.choices.0.message.content`, why: 'text beside a call that was asked for is not dropped', check: (ours: unknown) => ours === 'Sure ' })),
   mocker_disagg: decodeByLoad,
   disagg_two_decode_components_ambiguous: [
     ...verbatimUsage(0), { at: '1.answer.body.data', why: 'components whose cards agree are one pool' }, answered(2, 'components whose cards agree are one pool'),

@@ -35,7 +35,7 @@ interface Logged {
 
 type Worker = Awaited<ReturnType<Deployment['worker']>>
 
-const combinationsPerRun = 10
+const combinationsPerRun = 20
 
 function drawn(random: () => number, index: number): Combination {
   const one = <Item>(items: readonly Item[]): Item => items[Math.floor(random() * items.length)] as Item

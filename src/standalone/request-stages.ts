@@ -24,6 +24,7 @@ export class RequestStages {
   /** Workers that failed this request. */
   readonly failedPrefill = new Set<WorkerId>()
   readonly failedDecode = new Set<WorkerId>()
+  readonly #passedOver = new Set<WorkerId>()
   /** The decode worker computes the prompt of this round by rule. */
   isBypassed = false
   readonly #parts: RoutedGenerateParts
@@ -45,13 +46,13 @@ export class RequestStages {
   /** The caller's own hints for the stage that answers. */
   decodeRequest(): StageRequest {
     const { routing, model, tokens } = this.#generate
-    return { request: { ...routing, requestId: this.#bookingId, model, tokens }, excluded: this.failedDecode, requested: routing.pin ?? null }
+    return { request: { ...routing, requestId: this.#bookingId, model, tokens }, excluded: this.#excludedDecode(), requested: routing.pin ?? null }
   }
 
   prefillRequest(pool: RoutedPool): StageRequest {
     const { model, tokens } = this.#generate
     const hints = prefillHints(this.#generate, pool)
-    const excluded = new Set([...this.failedPrefill, ...unreachablePrefillWorkers(pool, this.#parts.pool, this.failedDecode)])
+    const excluded = new Set([...this.failedPrefill, ...unreachablePrefillWorkers(pool, this.#parts.pool, this.#excludedDecode())])
     return { request: { ...hints, requestId: this.#bookingId, model, tokens }, excluded, requested: hints.pin ?? null }
   }
 
@@ -61,12 +62,17 @@ export class RequestStages {
     return false
   }
 
-  /** Not this worker in the next rounds, if another one can answer. */
+  /** Not this worker in the next rounds, as long as another one can answer. */
   passOver(workerId: WorkerId): void {
+    this.#passedOver.add(workerId)
+  }
+
+  #excludedDecode(): ReadonlySet<WorkerId> {
+    if (this.#passedOver.size === 0) return this.failedDecode
     const { pool } = this.#parts
+    const excluded = new Set([...this.failedDecode, ...this.#passedOver])
     const aside = pool.setAsideIds()
-    const isSpare = (id: WorkerId): boolean => id !== workerId && !this.failedDecode.has(id) && !aside.has(id)
-    if ([...(pool.router?.workers ?? [])].some((worker) => isSpare(worker.workerId))) this.failedDecode.add(workerId)
+    return [...(pool.router?.workers ?? [])].some(({ workerId }) => !excluded.has(workerId) && !aside.has(workerId)) ? excluded : this.failedDecode
   }
 
   /** Beyond this the request does not go on elsewhere. */
