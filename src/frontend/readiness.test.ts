@@ -35,7 +35,9 @@ const rows: { readonly name: string; readonly cards: readonly CardInput[]; reado
   { name: 'prefill and decode may differ in block size', cards: [decode(1, { blockSize: 16 }), prefill(2, { blockSize: 64 })], entries: ['dynamo/decode>prefill'] },
   { name: 'prefill and decode in two namespaces', cards: [decode(1, { namespace: 'a' }), prefill(2, { namespace: 'b' })], entries: [], reason: /a: its decode workers need prefill/ },
   { name: 'one of two namespaces is ready', cards: [decode(1, { namespace: 'a' }), decode(2, { namespace: 'b' }), prefill(3, { namespace: 'b' })], entries: ['b/decode>prefill'] },
-  { name: 'no OpenAI surface', cards: [{ id: 1, modelType: 'Embedding' }], entries: [], reason: /no worker that decodes/ },
+  { name: 'no OpenAI surface', cards: [{ id: 1, modelType: 'Images' }], entries: [], reason: /no worker that decodes/ },
+  { name: 'embeddings', cards: [{ id: 1, modelType: 'Embedding' }], entries: ['dynamo/aggregated'] },
+  { name: 'embeddings of workers that tokenize', cards: [{ id: 1, modelType: 'Embedding', extra: { model_input: 'Text' } }], entries: ['dynamo/aggregated'] },
   { name: 'text input', cards: [{ id: 1, extra: { model_input: 'Text' } }], entries: [], reason: /want Text input/ },
 ]
 
