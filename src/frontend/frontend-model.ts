@@ -7,7 +7,7 @@ import type { ModelCall, RoutingNote, ServedModel } from '../openai/catalog.ts'
 import type { TextModel } from '../text/text-model.ts'
 import type { ParserNames } from '../parsers/output-parser.ts'
 import { cardChecksum } from './card-checksum.ts'
-import { parserNames } from './parser-names.ts'
+import { parserNames, showsUnusedTools } from './parser-names.ts'
 import { callInProcess } from '../standalone/in-process-call.ts'
 import type { ServedEntry } from './served-entry.ts'
 import type { SingleCalls } from './single-call.ts'
@@ -37,6 +37,7 @@ export class FrontendModel implements ServedModel {
   readonly text: TextModel
   readonly cardChecksum: string | null
   readonly parsers: ParserNames
+  readonly showsUnusedTools: boolean
   /** Of the pool that the model is described by. */
   readonly poolKey: string
   readonly #parts: FrontendModelParts
@@ -54,6 +55,7 @@ export class FrontendModel implements ServedModel {
     this.takesText = card.modelInput === 'Text'
     this.cardChecksum = cardChecksum(card)
     this.parsers = parserNames(card)
+    this.showsUnusedTools = showsUnusedTools(card)
     this.poolKey = parts.state.key
   }
 

@@ -12,6 +12,12 @@ export function parserNames({ raw }: ModelCard): ParserNames {
   return { toolCall: name(runtime['tool_call_parser']), reasoning: name(runtime['reasoning_parser']) }
 }
 
+/** `exclude_tools_when_tool_choice_none: false`. */
+export function showsUnusedTools({ raw }: ModelCard): boolean {
+  const runtime = raw['runtime_config']
+  return isObject(runtime) && (runtime as JsonObject)['exclude_tools_when_tool_choice_none'] === false
+}
+
 /** Says so when a card names parsers that nobody here knows: the model is served, its text as it comes. */
 export function warnOfParsers(model: string, card: ModelCard, log: Log): void {
   const unknown = unknownParsers(parserNames(card))

@@ -35,6 +35,8 @@ export interface ServedModel {
   readonly cardChecksum: string | null
   /** How its output is read; absent: as plain text. */
   readonly parsers?: ParserNames
+  /** The prompt shows tools also where `tool_choice` is "none". */
+  readonly showsUnusedTools?: boolean
   /**
    * Runs a PreprocessedRequest map. Yields LLMEngineOutput maps in order; ending the iteration ends the request.
    * Errors: throws `FailureError`, also in the middle. `onRouted` is called once before the first output.

@@ -54,7 +54,7 @@ export async function planChat(body: Fields, context: RequestContext): Promise<G
   const parsesReasoning = (model.parsers?.reasoning ?? null) !== null
 
   const startMs = context.nowMs()
-  const text = renderPrompt(model, messages.list, tools.tools, template)
+  const text = renderPrompt(model, messages.list, tools.choice === 'none' && model.showsUnusedTools !== true ? undefined : tools.tools, template)
   const renderedMs = context.nowMs()
   const tokenIds = extension.tokenData ?? (await encodePrompt(model, text, 'messages', context.signal))
   context.onPrepared?.(renderedMs - startMs, context.nowMs() - renderedMs)

@@ -14,7 +14,7 @@ export interface Tool {
 }
 
 export interface ToolUse {
-  /** For the template, also under `tool_choice: "none"`; undefined when there are none. */
+  /** As they were given; undefined when there are none. */
   readonly tools: readonly Json[] | undefined
   readonly definitions: readonly Tool[]
   readonly choice: ToolChoice
@@ -48,7 +48,7 @@ function toolOf(item: Json, index: number): Tool {
   const { name, parameters } = item['function'] as { name?: Json; parameters?: Json }
   if (typeof name !== 'string' || name === '') throw invalidField(`${at}.function.name`, `\`${at}.function.name\` must be a name`)
   if (name.length > toolNameLengthMax) throw invalidField(`${at}.function.name`, `\`${at}.function.name\` may have at most ${toolNameLengthMax} characters, got ${name.length}`)
-  return { name, parameters: parameters ?? { type: 'object' } }
+  return { name, parameters: parameters ?? { type: 'object', properties: {} } }
 }
 
 function chosenName(body: Fields): string {
