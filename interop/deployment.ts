@@ -8,7 +8,7 @@ import { createInterface } from 'node:readline'
 import { setTimeout as delay } from 'node:timers/promises'
 import { parse, isSafeNumber } from 'lossless-json'
 import { repoRoot } from '../test/repo-root.ts'
-import type { DynamoInstallation } from './dynamo-venv.ts'
+import type { DynamoInstallation, OlderVersion } from './dynamo-venv.ts'
 
 /** JSON without loss: integers beyond 2^53 are bigints. */
 export const parseLossless = (text: string): unknown =>
@@ -53,11 +53,13 @@ export class Deployment {
   readonly folder = mkdtempSync(join(tmpdir(), 'warmpath-interop-'))
   readonly env: NodeJS.ProcessEnv
   readonly dynamo: DynamoInstallation
+  readonly #older: ReadonlyMap<OlderVersion, DynamoInstallation>
   readonly #processes: Managed[] = []
   #drivers: Driver[] = []
 
-  constructor(dynamo: DynamoInstallation, env: NodeJS.ProcessEnv = {}) {
+  constructor(dynamo: DynamoInstallation, env: NodeJS.ProcessEnv = {}, older: ReadonlyMap<OlderVersion, DynamoInstallation> = new Map()) {
     this.dynamo = dynamo
+    this.#older = older
     this.env = {
       ...process.env, DYN_DISCOVERY_BACKEND: 'file', DYN_FILE_KV: join(this.folder, 'kv'), DYN_REQUEST_PLANE: 'tcp', DYN_EVENT_PLANE: 'zmq',
       DYN_LOG: 'info', DYN_LOGGING_DISABLE_ANSI_COLORS: '1', PYTHONUNBUFFERED: '1', HF_HUB_OFFLINE: '1', ...env,
@@ -88,6 +90,21 @@ export class Deployment {
 
   module(label: string, module: string, args: readonly (string | number)[], env: NodeJS.ProcessEnv = {}): Managed {
     return this.spawn(label, this.dynamo.python, ['-m', module, ...args], env)
+  }
+
+  /** A module of an earlier release, which the scenario has asked for. */
+  olderModule(version: OlderVersion, label: string, module: string, args: readonly (string | number)[], env: NodeJS.ProcessEnv = {}): Managed {
+    return this.spawn(label, this.#pythonOf(version), ['-m', module, ...args], env)
+  }
+
+  olderMocker(version: OlderVersion, label: string, args: readonly (string | number)[] = [], env: NodeJS.ProcessEnv = {}): Managed {
+    return this.olderModule(version, label, 'dynamo.mocker', ['--model-path', this.dynamo.modelPath, '--model-name', 'tiny', '--block-size', 16, '--speedup-ratio', 10, ...args], env)
+  }
+
+  #pythonOf(version: OlderVersion | undefined): string {
+    const installation = version === undefined ? this.dynamo : this.#older.get(version)
+    if (installation === undefined) throw new Error(`the scenario does not say that it needs Dynamo ${version}`)
+    return installation.python
   }
 
   mocker(label: string, args: readonly (string | number)[] = [], env: NodeJS.ProcessEnv = {}): Managed {
@@ -124,8 +141,8 @@ export class Deployment {
     return { process: worker, id: BigInt(ready['instance_id'] as bigint | number), events }
   }
 
-  async driver(env: NodeJS.ProcessEnv = {}): Promise<Driver> {
-    const driver = await Driver.start(this.dynamo.python, { ...this.env, ...env })
+  async driver(env: NodeJS.ProcessEnv = {}, version?: OlderVersion): Promise<Driver> {
+    const driver = await Driver.start(this.#pythonOf(version), { ...this.env, ...env })
     this.#drivers.push(driver)
     return driver
   }

@@ -7,6 +7,10 @@ import { repoRoot } from '../test/repo-root.ts'
 /** The release that the interop runs are pinned to. */
 export const dynamoVersion = '1.6.1'
 
+/** Earlier releases, for scenarios with several generations, and the variable that names where one is installed. */
+const olderVariables = { '1.1.1': 'WARMPATH_DYNAMO_VENV_11', '1.3.1': 'WARMPATH_DYNAMO_VENV_13' } as const
+export type OlderVersion = keyof typeof olderVariables
+
 /** What Dynamo's entry points import: its own list of dependencies names a package that the public index lacks. */
 const companions = [
   'aiohttp', 'certifi', 'msgspec', 'prometheus-client', 'pyzmq', 'redis<9', 'tqdm', 'typing-extensions', 'zstandard', 'tokenizers',
@@ -21,17 +25,8 @@ export interface DynamoInstallation {
 
 /** Finds or installs it. Returns a reason instead when that cannot be done here. */
 export function prepareDynamo(): DynamoInstallation | { readonly unavailable: string } {
-  const named = process.env['WARMPATH_DYNAMO_VENV']
-  const venv = named ?? join(repoRoot, '.venv', `dynamo-${dynamoVersion}`)
-  const python = join(venv, 'bin', 'python')
-  const stamp = join(venv, '.warmpath-complete')
-  if (named === undefined && !existsSync(stamp)) {
-    const failure = install(venv, python)
-    if (failure !== null) return { unavailable: failure }
-    writeFileSync(stamp, `${dynamoVersion}\n`)
-  }
-  const probe = run(python, ['-c', 'import dynamo.runtime, dynamo.llm'])
-  if (probe !== null) return { unavailable: `Dynamo cannot be imported by ${python}: ${probe}` }
+  const python = prepareVersion(dynamoVersion, process.env['WARMPATH_DYNAMO_VENV'])
+  if (typeof python !== 'string') return python
   const modelPath = join(repoRoot, '.venv', 'tiny-model')
   if (!existsSync(join(modelPath, 'generation_config.json'))) {
     mkdirSync(dirname(modelPath), { recursive: true })
@@ -41,12 +36,38 @@ export function prepareDynamo(): DynamoInstallation | { readonly unavailable: st
   return { python, modelPath }
 }
 
-function install(venv: string, python: string): string | null {
-  process.stdout.write(`installing Dynamo ${dynamoVersion} into ${venv} (about a minute, 1 GB)\n`)
+/** Finds or installs an earlier release; once per process. */
+export function prepareOlder(version: OlderVersion, current: DynamoInstallation): DynamoInstallation | { readonly unavailable: string } {
+  const known = prepared.get(version)
+  if (known !== undefined) return known
+  const python = prepareVersion(version, process.env[olderVariables[version]])
+  const result = typeof python === 'string' ? { python, modelPath: current.modelPath } : python
+  prepared.set(version, result)
+  return result
+}
+
+const prepared = new Map<OlderVersion, DynamoInstallation | { readonly unavailable: string }>()
+
+/** The interpreter that has a release. */
+function prepareVersion(version: string, named: string | undefined): string | { readonly unavailable: string } {
+  const venv = named ?? join(repoRoot, '.venv', `dynamo-${version}`)
+  const python = join(venv, 'bin', 'python')
+  const stamp = join(venv, '.warmpath-complete')
+  if (named === undefined && !existsSync(stamp)) {
+    const failure = install(version, venv, python)
+    if (failure !== null) return { unavailable: failure }
+    writeFileSync(stamp, `${version}\n`)
+  }
+  const probe = run(python, ['-c', 'import dynamo.runtime, dynamo.llm'])
+  return probe === null ? python : { unavailable: `Dynamo ${version} cannot be imported by ${python}: ${probe}` }
+}
+
+function install(version: string, venv: string, python: string): string | null {
+  process.stdout.write(`installing Dynamo ${version} into ${venv} (about a minute, 1 GB)\n`)
   mkdirSync(dirname(venv), { recursive: true })
   return run('python3', ['-m', 'venv', venv]) ??
-    run(python, ['-m', 'pip', 'install', '-q', `ai-dynamo-runtime==${dynamoVersion}`]) ??
-    run(python, ['-m', 'pip', 'install', '-q', '--no-deps', `ai-dynamo==${dynamoVersion}`]) ??
+    run(python, ['-m', 'pip', 'install', '-q', `ai-dynamo-runtime==${version}`]) ??
+    run(python, ['-m', 'pip', 'install', '-q', '--no-deps', `ai-dynamo==${version}`]) ??
     run(python, ['-m', 'pip', 'install', '-q', ...companions])
 }
 

@@ -1,6 +1,7 @@
 /** `npm run interop [-- NAME…]`: unmodified Dynamo parts against our router. Names are scenarios or their beginnings. */
 import { Deployment } from './deployment.ts'
-import { prepareDynamo } from './dynamo-venv.ts'
+import { prepareDynamo, prepareOlder, type DynamoInstallation, type OlderVersion } from './dynamo-venv.ts'
+import type { Scenario } from './scenario.ts'
 import { scenarios } from './scenarios/index.ts'
 
 const wanted = process.argv.slice(2)
@@ -21,7 +22,13 @@ async function runAll(): Promise<void> {
     return
   }
   for (const scenario of chosen) {
-    const deployment = new Deployment(dynamo, scenario.env)
+    const older = olderOf(scenario, dynamo)
+    if (typeof older === 'string') {
+      process.stdout.write(`${process.env['WARMPATH_REQUIRE_INTEROP'] === '1' ? 'FAIL' : 'skip'} ${scenario.name}: ${older}\n`)
+      counts[process.env['WARMPATH_REQUIRE_INTEROP'] === '1' ? 'failed' : 'skipped'] += 1
+      continue
+    }
+    const deployment = new Deployment(dynamo, scenario.env, older)
     const startedMs = Date.now()
     let failure: unknown = null
     let timer: NodeJS.Timeout | undefined
@@ -45,6 +52,17 @@ async function runAll(): Promise<void> {
       process.stdout.write(`FAIL ${scenario.name} (${seconds} s)${keep ? ` logs in ${deployment.folder}` : ''}\n${failure instanceof Error ? failure.stack : String(failure)}\n`)
     }
   }
+}
+
+/** The earlier releases that a scenario asks for, or why one is not to be had. */
+function olderOf(scenario: Scenario, current: DynamoInstallation): ReadonlyMap<OlderVersion, DynamoInstallation> | string {
+  const found = new Map<OlderVersion, DynamoInstallation>()
+  for (const version of scenario.older ?? []) {
+    const installation = prepareOlder(version, current)
+    if ('unavailable' in installation) return installation.unavailable
+    found.set(version, installation)
+  }
+  return found
 }
 
 await runAll()

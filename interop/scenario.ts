@@ -1,11 +1,14 @@
 /** The shape of one interop scenario. */
 import type { Deployment } from './deployment.ts'
+import type { OlderVersion } from './dynamo-venv.ts'
 
 export interface Scenario {
   readonly name: string
   /** Environment of every process of the scenario. */
   readonly env?: NodeJS.ProcessEnv
   readonly timeoutSeconds?: number
+  /** Earlier releases that take part; installed when the first scenario asks for them. */
+  readonly older?: readonly OlderVersion[]
   /** Runs only when it is named. */
   readonly onDemand?: boolean
   /** Throws when something is not as it should be. */

@@ -214,7 +214,14 @@ export interface SharedCache {
 // ---- Event plane -----------------------------------------------------------------------------------------------------------
 
 /** Scope of topics: the worker endpoint. */
-export type EventScope = EndpointId
+/**
+ * Whose events: of an endpoint; before Dynamo 1.6 of a component (`endpoint` null) or of a namespace (`component` null, too).
+ */
+export interface EventScope {
+  readonly namespace: string
+  readonly component: string | null
+  readonly endpoint: string | null
+}
 
 export interface EventEnvelope {
   readonly publisherId: bigint

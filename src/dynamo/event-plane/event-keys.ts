@@ -1,5 +1,8 @@
-/** Keys and scope objects of the event buckets of discovery. Source: Dynamo 1.6.1 discovery records. */
-import type { EventScope, JsonObject, Random } from '../../ports.ts'
+/**
+ * Keys, subjects and scope objects of the event plane. Those of an endpoint are of Dynamo 1.6.1; events of a component or a
+ * namespace travel as 1.1 and 1.3 name them, without escapes.
+ */
+import type { EndpointId, EventScope, JsonObject, Random } from '../../ports.ts'
 
 const encoder = new TextEncoder()
 
@@ -14,8 +17,9 @@ export function encodeKeySegment(segment: string): string {
   return encoded
 }
 
-/** The key prefix of one topic of an endpoint, in `v1/event_channels` and `v1/event_sources`. */
+/** The key prefix of one topic of a scope, in `v1/event_channels` and, of endpoints, `v1/event_sources`. */
 export function eventTopicPrefix(scope: EventScope, topic: string): string {
+  if (!isEndpoint(scope)) return `${scope.namespace}/${scope.component ?? ''}/${topic}`
   const [namespace, component, endpoint, name] = [scope.namespace, scope.component, scope.endpoint, topic].map(encodeKeySegment)
   return `namespace/${namespace}/component/${component}/endpoint/${endpoint}/topic/${name}`
 }
@@ -31,19 +35,30 @@ export function publisherIdOfKey(key: string): bigint | null {
 }
 
 /** The `scope` value of the records of an endpoint. */
-export const scopeValue = (scope: EventScope): JsonObject => ({
+export const scopeValue = (scope: EndpointId): JsonObject => ({
   kind: 'endpoint',
   endpoint: { namespace: scope.namespace, component: scope.component, name: scope.endpoint },
 })
 
-/** The subject of an endpoint's events, without the topic. */
+/** The subject of a scope's events, without the topic. */
 export function eventSubjectPrefix(scope: EventScope): string {
+  if (!isEndpoint(scope)) return `namespace.${scope.namespace}${scope.component === null ? '' : `.component.${scope.component}`}`
   const [namespace, component, endpoint] = [scope.namespace, scope.component, scope.endpoint].map(encodeKeySegment)
   return `namespace.${namespace}.component.${component}.endpoint.${endpoint}`
 }
 
 /** The subject of a topic over NATS, and the first frame behind a ZMQ broker. */
-export const eventSubject = (scope: EventScope, topic: string): string => `${eventSubjectPrefix(scope)}.${encodeKeySegment(topic)}`
+export const eventSubject = (scope: EventScope, topic: string): string =>
+  `${eventSubjectPrefix(scope)}.${isEndpoint(scope) ? encodeKeySegment(topic) : topic}`
+
+/** The scope at which releases before 1.6 publish the events of an endpoint's component. */
+export const componentScope = ({ namespace, component }: EndpointId): EventScope => ({ namespace, component, endpoint: null })
+
+/** The scope at which releases before 1.6 publish loads. */
+export const namespaceScope = ({ namespace }: EndpointId): EventScope => ({ namespace, component: null, endpoint: null })
+
+/** Whether events travel in the form of 1.6. */
+export const isEndpoint = (scope: EventScope): scope is EndpointId => scope.endpoint !== null && scope.component !== null
 
 /** The key prefix under which the brokers of a namespace are registered. */
 export const brokerPrefix = (namespace: string): string => `namespace/${encodeKeySegment(namespace)}/component/zmq_broker`
@@ -56,5 +71,6 @@ export function newPublisherId(random: Random): bigint {
 
 /** The record of one publisher. */
 export const channelRecord = (scope: EventScope, topic: string, publisherId: bigint, transport: JsonObject): JsonObject => ({
-  type: 'EventChannel', scope: scopeValue(scope), topic, instance_id: publisherId, transport,
+  type: 'EventChannel', ...(isEndpoint(scope) ? { scope: scopeValue(scope) } : { namespace: scope.namespace, component: scope.component ?? '' }),
+  topic, instance_id: publisherId, transport,
 })

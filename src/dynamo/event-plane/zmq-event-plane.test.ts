@@ -3,14 +3,14 @@ import { test } from 'node:test'
 import type { TestContext } from 'node:test'
 import * as zmq from 'zeromq'
 import { rememberingLog, systemClock, until } from '../../../test/discovery-kit.ts'
-import type { EventEnvelope, EventScope } from '../../ports.ts'
+import type { EndpointId, EventEnvelope } from '../../ports.ts'
 import { systemRandom } from '../../system-ports.ts'
 import { MemoryDiscovery, MemoryStore } from '../discovery/memory-discovery.ts'
 import { encodeEventFrames } from './envelope.ts'
 import { eventKey, scopeValue } from './event-keys.ts'
 import { createZmqEventPlane } from './zmq-event-plane.ts'
 
-const scope: EventScope = { namespace: 'dyn', component: 'backend', endpoint: 'generate' }
+const scope: EndpointId = { namespace: 'dyn', component: 'backend', endpoint: 'generate' }
 
 async function world(t: TestContext) {
   const log = rememberingLog()

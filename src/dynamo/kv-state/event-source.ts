@@ -1,5 +1,5 @@
 /** Records of bucket `v1/event_sources`: a worker rank that publishes KV events. Source: Dynamo 1.6.1 discovery. */
-import type { EventScope, InstanceRecord, JsonObject } from '../../ports.ts'
+import type { EndpointId, InstanceRecord, JsonObject } from '../../ports.ts'
 import type { WorkerRank } from '../../model/worker.ts'
 import { decodeInstanceRecord, encodeInstanceRecord } from '../wire/instance-record.ts'
 import { isObject } from '../wire/json.ts'
@@ -41,7 +41,7 @@ export function decodeEventSource(value: JsonObject): EventSource {
 }
 
 /** The record of a source of an endpoint. */
-export function encodeEventSource(scope: EventScope, source: EventSource): JsonObject {
+export function encodeEventSource(scope: EndpointId, source: EventSource): JsonObject {
   const { type: _type, ...target } = source.recoveryTarget === null ? { type: null } : encodeInstanceRecord(source.recoveryTarget)
   return {
     type: 'EventSource', scope: scopeValue(scope), topic: kvEventsTopic, publisher_id: source.publisherId,

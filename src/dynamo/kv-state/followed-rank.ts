@@ -1,7 +1,8 @@
 /**
  * One rank as the follower sees it: its sources, the cursor of the one that counts, the running recovery and the index mode.
  *
- * Invariant: there is a cursor exactly when the rank is expected (its worker is known) and has one single source.
+ * Invariant: there is a cursor exactly when the rank is expected (its worker is known) and has one single source. A source in the
+ * form of 1.1 and 1.3 counts where there is none in that of 1.6.
  */
 import type { RouterEvent } from '../../model/kv-event.ts'
 import type { WorkerRank } from '../../model/worker.ts'
@@ -30,6 +31,8 @@ export interface RankContext {
   addTask(task: RecoveryTask): void
 }
 
+/** Several sources on one rank are what a publisher's change looks like: what is known is not trusted for longer. */
+const ambiguousMsMax = 1500
 /** A source that stays quiet is asked again after twice the time, up to this factor of the first. */
 const quietFactorMax = 64
 /** After a failed recovery the next try on our own comes after this factor. */
@@ -37,7 +40,9 @@ const failedFactor = 8
 
 export class FollowedRank {
   readonly rank: WorkerRank
+  /** Those with a record of their own, by publisher. */
   readonly sources = new Map<bigint, EventSource>()
+  #older: EventSource | null = null
   readonly #context: RankContext
   #isExpected = false
   #publishesKvEvents: boolean | null = null
@@ -60,7 +65,7 @@ export class FollowedRank {
   }
 
   get isEmpty(): boolean {
-    return !this.#isExpected && this.sources.size === 0
+    return !this.#isExpected && this.sources.size === 0 && this.#older === null
   }
 
   get mode(): IndexMode {
@@ -91,9 +96,16 @@ export class FollowedRank {
   forget(): void {
     this.#isExpected = false
     this.#detach()
+    // Known from its events alone.
+    if (this.#older?.recoveryTarget === null) this.#older = null
     this.#mode = 'events'
     this.#grace?.cancel()
     this.#grace = null
+  }
+
+  /** How many sources claim the rank. */
+  get sourceCount(): number {
+    return this.sources.size > 0 || this.#older === null ? this.sources.size : 1
   }
 
   putSource(source: EventSource): void {
@@ -108,6 +120,22 @@ export class FollowedRank {
   removeSource(publisherId: bigint): void {
     this.sources.delete(publisherId)
     this.#reconcile()
+  }
+
+  /** The rank's source in the form of 1.1 and 1.3; null: it is gone. */
+  setOlder(source: EventSource | null): void {
+    const known = this.#older
+    this.#older = source
+    const isSame = known !== null && source !== null && (known.recoveryTarget === null) === (source.recoveryTarget === null)
+    if (isSame && this.#active === known) this.#active = source
+    this.#reconcile()
+  }
+
+  /** An event in the older form has come: a rank without any source has one, whether it can be asked or not. */
+  heardOlder(): void {
+    if (this.#older === null && this.sources.size === 0 && this.#isExpected) {
+      this.setOlder({ publisherId: this.rank.workerId, rank: this.rank, recoveryTarget: null })
+    }
   }
 
   /** A live event of the single source. */
@@ -129,15 +157,16 @@ export class FollowedRank {
   }
 
   #reconcile(): void {
-    const [single] = this.sources.values()
-    const wanted = this.#isExpected && this.sources.size === 1 && single !== undefined ? single : null
+    const [first] = this.sources.values()
+    const single = this.sources.size > 1 ? null : first ?? this.#older
+    const wanted = this.#isExpected ? single : null
     if (wanted === this.#active && (wanted !== null || this.#grace !== null)) return
     const hadSource = this.#active !== null
     this.#detach()
     if (!this.#isExpected) return
     if (wanted !== null) return this.#attach(wanted)
     // While several sources claim the rank nothing is known to be wrong yet.
-    if (hadSource && this.sources.size === 0) this.#context.reset(this.rank)
+    if (hadSource && this.sourceCount === 0) this.#context.reset(this.rank)
     if (this.#mode === 'events') this.#awaitSource()
   }
 
@@ -172,7 +201,8 @@ export class FollowedRank {
     this.#grace?.cancel()
     this.#grace = null
     if (this.#publishesKvEvents === false) return this.#setMode('approximate', 'its card says that it publishes no KV events')
-    this.#grace = this.#context.clock.setTimer(this.#context.graceMs, () => {
+    const { graceMs } = this.#context
+    this.#grace = this.#context.clock.setTimer(this.sources.size > 1 ? Math.min(graceMs, ambiguousMsMax) : graceMs, () => {
       this.#grace = null
       if (this.#active !== null) return
       this.#setMode('approximate', this.sources.size === 0 ? 'it has no event source' : `${this.sources.size} event sources claim the same rank`)

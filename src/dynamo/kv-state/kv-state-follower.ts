@@ -10,7 +10,7 @@ import type { WorkerDescription, WorkerId, WorkerRank } from '../../model/worker
 import type {
   Clock, Discovery, DiscoveryEvent, EndpointId, EventEnvelope, EventPlane, Log, Random, RequestPlaneClient, TimerHandle, Watch,
 } from '../../ports.ts'
-import { eventTopicPrefix, publisherIdOfKey } from '../event-plane/event-keys.ts'
+import { componentScope, eventTopicPrefix, publisherIdOfKey } from '../event-plane/event-keys.ts'
 import { decodeKvEvents } from '../wire/kv-events.ts'
 import { WireError } from '../wire/wire-error.ts'
 import { BudgetedLoop } from './budgeted-loop.ts'
@@ -18,6 +18,7 @@ import { decodeEventSource, kvEventsTopic } from './event-source.ts'
 import type { EventSource } from './event-source.ts'
 import { FollowedRank } from './followed-rank.ts'
 import type { IndexMode, RankContext } from './followed-rank.ts'
+import { followOlderSources } from './older-sources.ts'
 import { createKvStateCounters } from './kv-state-stats.ts'
 import type { KvStateCounters, KvStateStats, RecoveryProgress } from './kv-state-stats.ts'
 import type { RankCursor } from './rank-cursor.ts'
@@ -78,6 +79,12 @@ export interface KvStateFollower {
 
 export const createKvStateFollower = (parts: KvStateFollowerParts): KvStateFollower => new Follower(parts)
 
+interface Queued {
+  readonly envelope: EventEnvelope
+  /** Came in the form of 1.1 and 1.3: the payload alone says whose it is. */
+  readonly isOlder: boolean
+}
+
 interface Batch {
   readonly cursor: RankCursor
   readonly rank: FollowedRank
@@ -101,7 +108,7 @@ class Follower implements KvStateFollower {
   readonly #watches: Watch[] = []
   /** Workers whose approximate indexing was logged. */
   readonly #approximateLogged = new Set<WorkerId>()
-  #queue: EventEnvelope[] = []
+  #queue: Queued[] = []
   #queueHead = 0
   #queuedBytes = 0
   #batch: Batch | null = null
@@ -132,7 +139,14 @@ class Follower implements KvStateFollower {
   start(): void {
     const { discovery, plane, endpoint } = this.#parts
     // Subscribed first: events that arrive before their source is known are counted, and part of the first dump.
-    this.#watches.push(plane.subscribe(endpoint, kvEventsTopic, (envelope) => this.#enqueue(envelope)))
+    this.#watches.push(plane.subscribe(endpoint, kvEventsTopic, (envelope) => this.#enqueue(envelope, false)))
+    this.#watches.push(plane.subscribe(componentScope(endpoint), kvEventsTopic, (envelope) => this.#enqueue(envelope, true)))
+    this.#watches.push(followOlderSources({
+      discovery, endpoint, log: this.#parts.log,
+      onSource: (source) => this.#rank(source.rank).setOlder(source),
+      onGone: (source) => this.#olderGone(source.rank),
+      onUnusable: (key, reason) => this.#refuseSource(key, reason),
+    }))
     this.#watches.push(discovery.watch('v1/event_sources', eventTopicPrefix(endpoint, kvEventsTopic), (event) => this.#onRecord(event)))
     this.#armSweep()
   }
@@ -159,10 +173,11 @@ class Follower implements KvStateFollower {
   }
 
   stats(): KvStateStats {
-    const gauges = { sources: this.#rankByPublisher.size, ambiguousRanks: 0, unexpectedSources: 0, approximateRanks: 0, buffered: 0 }
+    const gauges = { sources: 0, ambiguousRanks: 0, unexpectedSources: 0, approximateRanks: 0, buffered: 0 }
     for (const rank of this.#ranks.values()) {
+      gauges.sources += rank.sourceCount
       if (rank.sources.size > 1) gauges.ambiguousRanks += 1
-      if (!rank.isExpected) gauges.unexpectedSources += rank.sources.size
+      if (!rank.isExpected) gauges.unexpectedSources += rank.sourceCount
       if (rank.mode === 'approximate') gauges.approximateRanks += 1
       gauges.buffered += rank.cursor?.bufferedCount ?? 0
     }
@@ -253,14 +268,20 @@ class Follower implements KvStateFollower {
     if (rank.isEmpty) this.#ranks.delete(rankKey(rank.rank))
   }
 
-  #enqueue(envelope: EventEnvelope): void {
+  #olderGone(rank: WorkerRank): void {
+    const followed = this.#ranks.get(rankKey(rank))
+    followed?.setOlder(null)
+    if (followed?.isEmpty) this.#ranks.delete(rankKey(rank))
+  }
+
+  #enqueue(envelope: EventEnvelope, isOlder: boolean): void {
     const { queuedBatchesMax, queuedBytesMax } = this.#limits
     this.#counters.batches += 1
     if (this.#queue.length - this.#queueHead >= queuedBatchesMax || this.#queuedBytes + envelope.payload.length > queuedBytesMax) {
       this.#counters.dropped.queue_full += 1
       return
     }
-    this.#queue.push(envelope)
+    this.#queue.push({ envelope, isOlder })
     this.#queuedBytes += envelope.payload.length
     this.#loop.wake()
   }
@@ -280,14 +301,19 @@ class Follower implements KvStateFollower {
   }
 
   #takeBatch(): boolean {
-    const envelope = this.#queue[this.#queueHead]
-    if (envelope === undefined) return false
+    const queued = this.#queue[this.#queueHead]
+    if (queued === undefined) return false
+    const { envelope } = queued
     this.#queueHead += 1
     if (this.#queueHead === this.#queue.length || this.#queueHead >= 4096) {
       this.#queue = this.#queue.slice(this.#queueHead)
       this.#queueHead = 0
     }
     this.#queuedBytes -= envelope.payload.length
+    if (queued.isOlder) {
+      this.#batch = this.#openOlder(envelope.payload)
+      return true
+    }
     const { dropped } = this.#counters
     const rank = this.#rankByPublisher.get(envelope.publisherId)
     if (rank === undefined) dropped.unknown_source += 1
@@ -297,18 +323,38 @@ class Follower implements KvStateFollower {
   }
 
   #openBatch(rank: FollowedRank, cursor: RankCursor, envelope: EventEnvelope): Batch | null {
+    const events = this.#decode(envelope.payload)
+    if (events === null) return null
+    const { workerId, dpRank } = rank.rank
+    if (events.every((event) => event.workerId === workerId && event.dpRank === dpRank)) return { cursor, rank, events, position: 0 }
+    this.#counters.dropped.foreign_rank += 1
+    return null
+  }
+
+  /** Events in the form of 1.1 and 1.3: of the rank that they name themselves. */
+  #openOlder(payload: Uint8Array): Batch | null {
+    const events = this.#decode(payload)
+    const first = events?.[0]
+    if (events === null || first === undefined) return null
     const { dropped } = this.#counters
+    const rank = this.#ranks.get(rankKey(first))
+    rank?.heardOlder()
+    if (rank === undefined || rank.cursor === null) dropped[rank !== undefined && rank.sourceCount > 1 ? 'ambiguous_source' : 'unexpected_rank'] += 1
+    else if (rank.sources.size > 0) dropped.unknown_source += 1
+    else if (events.some((event) => event.workerId !== first.workerId || event.dpRank !== first.dpRank)) dropped.foreign_rank += 1
+    else return { cursor: rank.cursor, rank, events, position: 0 }
+    return null
+  }
+
+  #decode(payload: Uint8Array): readonly RouterEvent[] | null {
     try {
-      const events = decodeKvEvents(envelope.payload)
-      const { workerId, dpRank } = rank.rank
-      if (events.every((event) => event.workerId === workerId && event.dpRank === dpRank)) return { cursor, rank, events, position: 0 }
-      dropped.foreign_rank += 1
+      return decodeKvEvents(payload)
     } catch (error) {
       if (!(error instanceof MsgpackError) && !(error instanceof WireError)) throw error
-      dropped.malformed += 1
-      this.#parts.log.debug({ ...rankFields(rank.rank), reason: error.message }, 'KV events not readable')
+      this.#counters.dropped.malformed += 1
+      this.#parts.log.debug({ endpoint: this.#parts.endpoint.endpoint, reason: error.message }, 'KV events not readable')
+      return null
     }
-    return null
   }
 
   /** One step of one recovery, in turns. */

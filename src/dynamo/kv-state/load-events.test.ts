@@ -18,7 +18,8 @@ function localPlane() {
   }
   const plane: EventPlane = {
     kind: 'zmq',
-    subscribe(_scope, topic, listener) {
+    subscribe(scope, topic, listener) {
+      if (scope.endpoint === null) return { close: () => {} }
       const known = listeners.get(topic) ?? new Set()
       listeners.set(topic, known.add(listener))
       return { close: () => void known.delete(listener) }

@@ -2,6 +2,7 @@
 import type { WorkerRank } from '../../model/worker.ts'
 import type { EndpointId, EventPlane, Log, Watch } from '../../ports.ts'
 import { MsgpackError } from '../../msgpack/cursor.ts'
+import { namespaceScope } from '../event-plane/event-keys.ts'
 import { decodeActiveSequences } from '../wire/active-sequences.ts'
 import { decodeKvMetrics } from '../wire/kv-metrics.ts'
 import { WireError } from '../wire/wire-error.ts'
@@ -66,6 +67,8 @@ export function followLoadEvents(parts: LoadEventsParts): LoadEventsFollower {
   })
   const watches: Watch[] = [
     plane.subscribe(endpoint, kvMetricsTopic, ({ payload }) => onLoad(payload)),
+    // Before 1.6; workers of other components are unknown to the sink.
+    plane.subscribe(namespaceScope(endpoint), kvMetricsTopic, ({ payload }) => onLoad(payload)),
     plane.subscribe(endpoint, activeSequencesTopic, ({ payload }) => onSequences(payload)),
   ]
   return {

@@ -1,7 +1,7 @@
 /**
  * Router events on Dynamo's event plane (topic `kv-events`) and in recovery answers: MessagePack and back.
  *
- * Payload: an array of `RouterEvent` maps. Hashes go straight into `HashList`s; unknown keys are passed over; encoding is
+ * Payload: an array of `RouterEvent` maps; before 1.6 one such map. Hashes go straight into `HashList`s; unknown keys are passed over; encoding is
  * byte-equal to Dynamo 1.6.1. Source: router-algorithm 2.
  */
 import { hashCount, type HashList } from '../../model/hash-list.ts'
@@ -23,8 +23,9 @@ export const decodeKvEvents = (payload: Uint8Array): RouterEvent[] => decodePayl
 /** One event alone. Errors: WireError that names the offset. */
 export const decodeKvEvent = (payload: Uint8Array): RouterEvent => decodePayload('kv event', payload, readKvEvent)
 
-/** An array of events at the cursor. Errors: MsgpackError. */
+/** An array of events at the cursor, or, as before 1.6, one event alone. Errors: MsgpackError. */
 export function readKvEvents(cursor: MsgpackCursor): RouterEvent[] {
+  if (cursor.peek() === 'map') return [readKvEvent(cursor)]
   const events: RouterEvent[] = []
   for (let left = cursor.readArrayHeader(); left > 0; left -= 1) events.push(readKvEvent(cursor))
   return events
