@@ -12,6 +12,7 @@ import { equalityScenarios } from './equality.ts'
 import { etcdScenarios } from './etcd.ts'
 import { failureScenarios } from './failures.ts'
 import { frontendScenarios } from './frontend.ts'
+import { generationScenarios } from './generations.ts'
 import { globalRouterScenarios } from './global-router.ts'
 import { loadScenarios } from './load.ts'
 import { parserScenarios } from './parsers.ts'
@@ -21,5 +22,5 @@ import { sdkScenarios } from './sdk.ts'
 import { vllmScenarios } from './vllm.ts'
 
 export const scenarios: readonly Scenario[] = [
-  ...endpointScenarios, ...failureScenarios, ...equalityScenarios, ...chainScenarios, ...disaggScenarios, ...combinationScenarios, ...conditionalScenarios, ...captureScenarios, ...frontendScenarios, ...apiScenarios, ...parserScenarios, ...globalRouterScenarios, ...etcdScenarios, ...churnScenarios, ...loadScenarios, ...queueScenarios, ...sdkScenarios, ...planeScenarios, ...vllmScenarios,
+  ...endpointScenarios, ...failureScenarios, ...equalityScenarios, ...chainScenarios, ...disaggScenarios, ...combinationScenarios, ...conditionalScenarios, ...captureScenarios, ...frontendScenarios, ...apiScenarios, ...parserScenarios, ...globalRouterScenarios, ...etcdScenarios, ...churnScenarios, ...loadScenarios, ...queueScenarios, ...sdkScenarios, ...planeScenarios, ...generationScenarios, ...vllmScenarios,
 ]
