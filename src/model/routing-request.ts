@@ -1,4 +1,5 @@
 /** What routing needs to know of a request: a plain value, without its payload. */
+import type { HashList } from './hash-list.ts'
 import type { BlockMmInfo } from './kv-event.ts'
 import type { WorkerId } from './worker.ts'
 
@@ -13,10 +14,22 @@ export interface RouterConfigOverride {
   readonly sharedCacheMultiplier?: number
 }
 
+/** A prompt that the caller has hashed itself. */
+export interface HashedPrompt {
+  /** Public local hashes of the complete blocks. */
+  readonly local: HashList
+  /** Identities of the blocks for load tracking; null: blocks are not tracked. */
+  readonly tracking: HashList | null
+  readonly promptTokens: number
+}
+
 export interface RoutingRequest {
   readonly requestId: string
   readonly model: string
+  /** Empty with `hashed`. */
   readonly tokens: Uint32Array
+  /** Instead of tokens. */
+  readonly hashed?: HashedPrompt
   readonly loraName?: string
   readonly cacheNamespace?: string
   readonly blockMmInfos?: readonly (BlockMmInfo | null)[]
@@ -41,3 +54,6 @@ export interface RoutingRequest {
   /** Monotonic milliseconds after which the request may not wait any longer; the earliest goes first. */
   readonly queueDeadlineMs?: number
 }
+
+/** Length of a request's prompt in tokens. */
+export const promptTokensOf = (request: RoutingRequest): number => request.hashed?.promptTokens ?? request.tokens.length

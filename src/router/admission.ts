@@ -6,7 +6,7 @@
 import { createOverlapScores, growOverlapScores } from '../index/overlap-scores.ts'
 import type { OverlapScores } from '../index/contract.ts'
 import type { Decision, OnDecided, Parked, Refusal } from '../model/decision.ts'
-import type { RoutingRequest } from '../model/routing-request.ts'
+import { promptTokensOf, type RoutingRequest } from '../model/routing-request.ts'
 import type { Clock } from '../ports.ts'
 import { orderScore, type QueueItem } from '../queue/class-queue.ts'
 import { Classifier, type PolicyClass, type PolicyProfile } from '../queue/policy-profile.ts'
@@ -157,7 +157,7 @@ export class Admission {
   /** Puts a measured request into its class, or says why it may not wait. */
   #enter(request: RoutingRequest, prompt: Prompt, onDecided: OnDecided, book: boolean): Waiting | Refusal {
     const host = this.#host
-    const promptTokens = request.tokens.length
+    const promptTokens = promptTokensOf(request)
     const cachedTokens = Math.min(host.bestCachedTokens(), promptTokens)
     const classIndex = this.#classifier.classOf(request.policyClass, promptTokens - cachedTokens)
     const policyClass = this.#classes[classIndex]!

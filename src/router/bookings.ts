@@ -4,6 +4,7 @@
  * A peer's booking is load like any other, under an id that no request of this router has. One writer: the router.
  */
 import type { ActiveSequences, BookingOutcome } from '../load/active-sequences.ts'
+import { sequenceHashes } from '../hashing/block-hashes.ts'
 import type { HashList } from '../model/hash-list.ts'
 import type { RankSlot, WorkerRank } from '../model/worker.ts'
 import type { OverloadWatch } from './overload-watch.ts'
@@ -32,6 +33,12 @@ export interface BookingListener {
   onEnded(requestId: string): void
 }
 
+/** A booking of an own request on a rank that was chosen before. */
+export interface DirectBooking extends BookingNote {
+  /** Local hashes of the prompt, for ranks whose cache is assumed from what goes there; null: nothing is assumed. */
+  readonly local: HashList | null
+}
+
 /** A booking of another router. */
 export interface PeerBooking {
   /** Of the caller's choice, and its own among all peers. */
@@ -54,6 +61,8 @@ export interface BookingsParts {
   recheck(): void
 }
 
+const noTokens = new Uint32Array(0)
+
 /** Request ids are text that people and libraries choose; none begins with this. */
 const peerMark = '\u0000peer\u0000'
 
@@ -64,6 +73,28 @@ export class Bookings {
 
   constructor(parts: BookingsParts) {
     this.#parts = parts
+  }
+
+  /** Books without choosing: no queue, no busy test. */
+  book(booking: DirectBooking, nowMs: number): BookingOutcome | 'unknown-rank' {
+    const { requestId, rank, sequence, prefillTokens, promptTokens, expectedOutputTokens, local } = booking
+    const { loads, index, overload, directory, blockSize } = this.#parts
+    const slot = directory.slotOf(rank.workerId, rank.dpRank)
+    if (slot < 0) return 'unknown-rank'
+    const outcome = loads.add({ requestId, slot, sequence, prefillTokens, promptTokens, expectedOutputTokens }, blockSize, nowMs)
+    if (outcome === 'duplicate') return outcome
+    if (local !== null && local.length > 0 && index.wantsRecord(slot)) {
+      index.record({ requestId, slot, query: { tokens: noTokens }, local, sequence: sequenceHashes(local), isTracked: outcome === 'booked' }, nowMs)
+    }
+    overload.observe(slot)
+    if (outcome === 'booked') this.listener?.onBooked(booking)
+    return outcome
+  }
+
+  /** The rank of an own request; null: it is not booked. */
+  rankOf(requestId: string): WorkerRank | null {
+    const slot = this.#parts.loads.slotOf(requestId)
+    return slot < 0 ? null : this.#parts.directory.rankOf(slot)
   }
 
   /** First output of an own request. Unknown ids: false. */

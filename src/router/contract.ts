@@ -185,6 +185,8 @@ export interface BoundCounts {
 
 export interface OverlapQuery {
   readonly tokens: Uint32Array
+  /** Its local hashes, where they are known: then tokens are not read. */
+  readonly local?: HashList
   readonly loraName?: string
   readonly cacheNamespace?: string
   readonly blockMmInfos?: RoutingRequest['blockMmInfos']

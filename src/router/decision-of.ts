@@ -1,6 +1,6 @@
 /** The decision for one row of a scored candidate table. */
 import type { Decision, DecisionExplanation } from '../model/decision.ts'
-import type { RoutingRequest } from '../model/routing-request.ts'
+import { promptTokensOf, type RoutingRequest } from '../model/routing-request.ts'
 import type { WorkerRank } from '../model/worker.ts'
 import type { CandidateTable } from '../scheduling/candidate-table.ts'
 import type { Prompt } from './prompt.ts'
@@ -16,7 +16,7 @@ export interface DecisionInput {
 
 /** Prompt tokens that a booking of the row counts. */
 export function effectivePrefillTokens(request: RoutingRequest, prompt: Prompt, table: CandidateTable, row: number): number {
-  const promptTokens = request.tokens.length
+  const promptTokens = promptTokensOf(request)
   return prompt.trackPrefillTokens ? promptTokens - Math.min(table.cachedTokens[row]!, promptTokens) : 0
 }
 
@@ -35,7 +35,7 @@ export function decisionOf({ request, prompt, table, row, rank, explain }: Decis
     dpRank: rank.dpRank,
     pinned: request.pin !== undefined,
     cost: table.cost[row]!,
-    promptTokens: request.tokens.length,
+    promptTokens: promptTokensOf(request),
     promptBlocks: prompt.blockCount,
     deviceBlocks: table.deviceBlocks[row]!,
     hostExtensionBlocks: table.hostBlocks[row]!,

@@ -10,7 +10,7 @@ import { ActiveSequences } from '../load/active-sequences.ts'
 import type { OverloadThresholds } from '../load/overload-monitor.ts'
 import type { Decision, DecisionExplanation, OnDecided, Parked, Refusal } from '../model/decision.ts'
 import type { ApplyStatus, RouterEvent } from '../model/kv-event.ts'
-import type { RoutingRequest } from '../model/routing-request.ts'
+import { promptTokensOf, type HashedPrompt, type RoutingRequest } from '../model/routing-request.ts'
 import type { RankSlot, WorkerDescription, WorkerId, WorkerRank } from '../model/worker.ts'
 import { isAvoiding, listExclusions, preferringOthers } from '../scheduling/eligibility.ts'
 import { ModeChoice } from '../scheduling/mode-choice.ts'
@@ -20,9 +20,9 @@ import { Selection } from '../scheduling/selection.ts'
 import { Admission, type QueueReport } from './admission.ts'
 import { Bookings } from './bookings.ts'
 import { decisionOf, effectivePrefillTokens } from './decision-of.ts'
-import type { Prompt } from './prompt.ts'
+import { hashedPrompt, type Prompt } from './prompt.ts'
 import { areAllBusy, bestCachedTokens } from './waiting-test.ts'
-import type { BoundCounts, LoadRow, KvRouterPorts, OverlapQuery, OverlapReport, OverlapRow, Router, RouterSettings } from './contract.ts'
+import type { BoundCounts, LoadRow, KvRouterPorts, OverlapQuery, OverlapReport, Router, RouterSettings } from './contract.ts'
 import { explainSelection } from './explanation.ts'
 import { durationsOf, scoringOf } from './from-settings.ts'
 import type { ScoringSettings } from './from-settings.ts'
@@ -31,8 +31,9 @@ import { resolvePin } from './pin.ts'
 import { PoolIndex, type IndexMode } from './pool-index.ts'
 import { parksRequests } from '../queue/policy-profile.ts'
 import { PromptHasher } from './prompt-hasher.ts'
+import { RankReports, type ProjectedLoad } from './rank-reports.ts'
 import { allOverloaded, duplicateRequest, nonFiniteCost, noneEligible, noWorkers, pinMissing, refusal } from './refusals.ts'
-import { WorkerDirectory, type WorkerRecord } from './worker-directory.ts'
+import { WorkerDirectory } from './worker-directory.ts'
 import { noHashes, type HashList } from '../model/hash-list.ts'
 
 /**
@@ -51,7 +52,7 @@ export class KvRouter implements Router {
   readonly #hasher: PromptHasher
   readonly #selection = new Selection()
   readonly #scores: OverlapScores = createOverlapScores(16)
-  readonly #overlapScores: OverlapScores = createOverlapScores(16)
+  readonly #reports: RankReports
   readonly #scoring: ScoringSettings
   /** Null: workers are chosen by cost. */
   readonly #mode: ModeChoice | null
@@ -80,6 +81,9 @@ export class KvRouter implements Router {
       refreshLoads: () => this.#refreshLoads(), recheck: () => this.#admission?.recheck(),
     })
     this.#hasher = new PromptHasher(settings)
+    this.#reports = new RankReports({
+      settings, directory: this.#directory, index: this.#index, loads: this.#loads, sharedCache: ports.sharedCache, hash: (query) => this.#hasher.local(query),
+    })
     this.#mode = settings.selectionMode === undefined ? null : new ModeChoice(settings.selectionMode)
     this.#scoring = scoringOf(settings, ports.sharedCache !== undefined)
     this.#admission = this.#createAdmission()
@@ -235,7 +239,7 @@ export class KvRouter implements Router {
       weights: this.#scoring.weights,
       hitWeights: settings,
       blockSize: settings.blockSize,
-      promptTokens: request.tokens.length,
+      promptTokens: promptTokensOf(request),
       trackPrefillTokens: prompt.trackPrefillTokens,
       poolLabel: settings.role === 'prefill' ? 'prefill' : 'decode',
       loadOnly: this.#scoring.isLoadOnly,
@@ -285,6 +289,8 @@ export class KvRouter implements Router {
 
   #readPrompt(request: RoutingRequest): Prompt {
     const { settings } = this
+    const trackPrefillTokens = request.override?.trackPrefillTokens ?? settings.trackPrefillTokens
+    if (request.hashed !== undefined) return hashedPrompt(request.hashed, trackPrefillTokens)
     const blockCount = this.#hasher.blockCount(request.tokens.length)
     const trackedBlocks = settings.trackActiveBlocks ? blockCount : 0
     const shares = trackedBlocks > 0 && (request.override?.assumeKvReuse ?? settings.assumeKvReuse)
@@ -297,7 +303,7 @@ export class KvRouter implements Router {
       tracking: shares ? this.#hasher.tracking(request, request.model, local) : null,
       trackedBlocks,
       blockCount,
-      trackPrefillTokens: request.override?.trackPrefillTokens ?? settings.trackPrefillTokens,
+      trackPrefillTokens,
     }
   }
 
@@ -349,7 +355,7 @@ export class KvRouter implements Router {
       slot,
       sequence,
       prefillTokens,
-      promptTokens: request.tokens.length,
+      promptTokens: promptTokensOf(request),
       expectedOutputTokens: request.expectedOutputTokens ?? null,
     }, this.settings.blockSize, nowMs)
     if (prompt.local.length > 0 && this.#index.wantsRecord(slot)) {
@@ -364,7 +370,7 @@ export class KvRouter implements Router {
 
   #tell(request: RoutingRequest, { trackPrefillTokens }: Prompt, rank: WorkerRank, sequence: HashList | null, prefillTokens: number): void {
     this.bookings.listener?.onBooked({
-      requestId: request.requestId, rank, sequence, prefillTokens, trackPrefillTokens, promptTokens: request.tokens.length,
+      requestId: request.requestId, rank, sequence, prefillTokens, trackPrefillTokens, promptTokens: promptTokensOf(request),
       expectedOutputTokens: request.expectedOutputTokens ?? null, loraName: request.loraName ?? null,
     })
   }
@@ -424,34 +430,18 @@ export class KvRouter implements Router {
   // ---- Reports -------------------------------------------------------------------------------------------------------------
 
   overlap(query: OverlapQuery): OverlapReport {
-    const local = this.#hasher.local(query)
-    const scores = this.#overlapScores
-    this.#index.find(local, scores)
-    const reach = Math.min(scores.slotCount, scores.device.length)
-    const rows = this.#mapRanks((slot, workerId, dpRank): OverlapRow => {
-      const known = slot < reach
-      return {
-        workerId, dpRank,
-        deviceBlocks: known ? scores.device[slot]! : 0,
-        hostExtensionBlocks: known ? scores.host[slot]! : 0,
-        diskExtensionBlocks: known ? scores.disk[slot]! : 0,
-      }
-    })
-    const { sharedCache } = this.#ports
-    const { blockSize } = this.settings
-    const shared = sharedCache === undefined || query.includeShared === false ? null : sharedCache.hits({ ...query, blockSize })
-    return { blockSize, blockCount: local.length >>> 1, rows, shared }
+    return this.#reports.overlap(query)
   }
 
   loads(): readonly LoadRow[] {
     this.#refreshLoads()
-    return this.#mapRanks((slot, workerId, dpRank): LoadRow => ({
-      workerId, dpRank,
-      activePrefillTokens: this.#loads.prefillTokens[slot]!,
-      activeDecodeBlocks: this.#loads.activeBlocks(slot),
-      activeRequests: this.#loads.requests[slot]!,
-      cachedBlocks: this.#index.deviceBlocks(slot),
-    }))
+    return this.#reports.loads()
+  }
+
+  /** Loads of all ranks as they would be with this prompt; changes nothing. */
+  project(prompt: HashedPrompt): readonly ProjectedLoad[] {
+    this.#refreshLoads()
+    return this.#reports.project(prompt)
   }
 
   reportLoad(rank: WorkerRank, load: ReportedLoad): void {
@@ -488,10 +478,5 @@ export class KvRouter implements Router {
       evictedBlocks: this.#index.evictedCount,
       prunedBlocks: this.#index.prunedCount,
     }
-  }
-
-  #mapRanks<Row>(row: (slot: RankSlot, workerId: WorkerId, dpRank: number) => Row): Row[] {
-    return this.#directory.ordered.flatMap((worker: WorkerRecord) =>
-      worker.slots.map((slot, index) => row(slot, worker.workerId, worker.dpStart + index)))
   }
 }

@@ -1,5 +1,6 @@
 /** A request's prompt as decisions see it. */
-import type { HashList } from '../model/hash-list.ts'
+import { hashCount, type HashList } from '../model/hash-list.ts'
+import type { HashedPrompt } from '../model/routing-request.ts'
 import type { SharedHits } from '../model/shared-cache.ts'
 
 export interface Prompt {
@@ -14,3 +15,8 @@ export interface Prompt {
   readonly blockCount: number
   readonly trackPrefillTokens: boolean
 }
+
+/** A prompt that its caller hashed. */
+export const hashedPrompt = ({ local, tracking }: HashedPrompt, trackPrefillTokens: boolean): Prompt => ({
+  local, shared: null, tracking, trackedBlocks: tracking === null ? 0 : hashCount(tracking), blockCount: hashCount(local), trackPrefillTokens,
+})

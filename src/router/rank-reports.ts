@@ -1,0 +1,97 @@
+/** What a router tells of its ranks: overlap of a prompt, loads, and loads as they would be with a prompt. */
+import { createOverlapScores } from '../index/overlap-scores.ts'
+import type { OverlapScores } from '../index/contract.ts'
+import type { ActiveSequences } from '../load/active-sequences.ts'
+import type { HashList } from '../model/hash-list.ts'
+import type { RankSlot, WorkerId, WorkerRank } from '../model/worker.ts'
+import type { HashedPrompt } from '../model/routing-request.ts'
+import type { SharedCache } from '../ports.ts'
+import { cachedTokens } from '../scheduling/cost.ts'
+import type { LoadRow, OverlapQuery, OverlapReport, OverlapRow, RouterSettings } from './contract.ts'
+import type { PoolIndex } from './pool-index.ts'
+import type { WorkerDirectory, WorkerRecord } from './worker-directory.ts'
+
+export interface RankReportsParts {
+  readonly settings: RouterSettings
+  readonly directory: WorkerDirectory
+  readonly index: PoolIndex
+  readonly loads: ActiveSequences
+  readonly sharedCache: SharedCache | undefined
+  hash(query: OverlapQuery): HashList
+}
+
+/** A rank's load with one more prompt. Source: router-algorithm 8. */
+export interface ProjectedLoad extends WorkerRank {
+  readonly activePrefillTokens: number
+  readonly potentialDecodeBlocks: number
+  readonly activeRequests: number
+  /** Prompt tokens that the rank has cached, all tiers by their weights. */
+  readonly cachedTokens: number
+}
+
+/** Reads only. Rows come by worker id, then rank. */
+export class RankReports {
+  readonly #parts: RankReportsParts
+  readonly #scores: OverlapScores = createOverlapScores(16)
+
+  constructor(parts: RankReportsParts) {
+    this.#parts = parts
+  }
+
+  overlap(query: OverlapQuery): OverlapReport {
+    const { settings: { blockSize }, sharedCache } = this.#parts
+    const local = query.local ?? this.#parts.hash(query)
+    const rows = this.#overlapRows(local)
+    const shared = sharedCache === undefined || query.includeShared === false ? null : sharedCache.hits({ ...query, blockSize })
+    return { blockSize, blockCount: local.length >>> 1, rows, shared }
+  }
+
+  #overlapRows(local: HashList): OverlapRow[] {
+    const scores = this.#scores
+    this.#parts.index.find(local, scores)
+    const reach = Math.min(scores.slotCount, scores.device.length)
+    return this.#mapRanks((slot, workerId, dpRank): OverlapRow => {
+      const known = slot < reach
+      return {
+        workerId, dpRank,
+        deviceBlocks: known ? scores.device[slot]! : 0,
+        hostExtensionBlocks: known ? scores.host[slot]! : 0,
+        diskExtensionBlocks: known ? scores.disk[slot]! : 0,
+      }
+    })
+  }
+
+  loads(): readonly LoadRow[] {
+    const { loads, index } = this.#parts
+    return this.#mapRanks((slot, workerId, dpRank): LoadRow => ({
+      workerId, dpRank,
+      activePrefillTokens: loads.prefillTokens[slot]!,
+      activeDecodeBlocks: loads.activeBlocks(slot),
+      activeRequests: loads.requests[slot]!,
+      cachedBlocks: index.deviceBlocks(slot),
+    }))
+  }
+
+  project({ local, tracking }: HashedPrompt): readonly ProjectedLoad[] {
+    const { loads, settings } = this.#parts
+    const overlap = this.#overlapRows(local)
+    const blocks = tracking === null ? 0 : tracking.length >>> 1
+    const live = tracking === null ? 0 : loads.match(tracking)
+    let row = 0
+    return this.#mapRanks((slot, workerId, dpRank): ProjectedLoad => {
+      const { deviceBlocks, hostExtensionBlocks, diskExtensionBlocks } = overlap[row++]!
+      return {
+        workerId, dpRank,
+        activePrefillTokens: loads.prefillTokens[slot]!,
+        potentialDecodeBlocks: loads.activeBlocks(slot) + blocks - (live > 0 ? loads.livePrefix(slot) : 0),
+        activeRequests: loads.requests[slot]!,
+        cachedTokens: cachedTokens(deviceBlocks, hostExtensionBlocks, diskExtensionBlocks, settings, settings.blockSize),
+      }
+    })
+  }
+
+  #mapRanks<Row>(row: (slot: RankSlot, workerId: WorkerId, dpRank: number) => Row): Row[] {
+    return this.#parts.directory.ordered.flatMap((worker: WorkerRecord) =>
+      worker.slots.map((slot, index) => row(slot, worker.workerId, worker.dpStart + index)))
+  }
+}
