@@ -120,14 +120,18 @@ export class ChoiceStream {
     if (finish === null && raw !== null) finish = raw.mapped
     if (stopReason === null && finish === 'stop') stopReason = stopReasonOf(output['stop_reason'])
     if (finish !== null) text += this.#finish()
-    const parsed = this.#parsed(text, finish !== null, used)
-    return { ...parsed, tokenIds: used === tokenIds.length ? tokenIds : tokenIds.slice(0, used), logprobs: logprobs.slice(0, used), finish: this.#finishAs(finish), stopReason, detailedFinish: finish === null ? null : (raw?.word ?? finish) }
+    const parsed = this.#parser === undefined ? null : this.#parsed(this.#parser, text, finish !== null, used)
+    return {
+      text: parsed === null ? text : parsed.text, reasoning: parsed === null ? '' : parsed.reasoning, toolCalls: parsed === null ? noCalls : parsed.toolCalls,
+      tokenIds: used === tokenIds.length ? tokenIds : tokenIds.slice(0, used), logprobs: logprobs.slice(0, used), finish: this.#finishAs(finish), stopReason, detailedFinish: finish === null ? null : (raw?.word ?? finish),
+    }
   }
 
   /** The outputs have ended without a word on why: what is held back goes out. */
   close(): ChoiceDelta | null {
     if (this.#finished) return null
-    const parsed = this.#parsed(this.#finish(), true, 0)
+    const text = this.#finish()
+    const parsed = this.#parser === undefined ? { text, reasoning: '', toolCalls: noCalls } : this.#parsed(this.#parser, text, true, 0)
     return { ...parsed, tokenIds: [], logprobs: [], finish: this.#finishAs('stop'), stopReason: null, detailedFinish: null }
   }
 
@@ -137,10 +141,9 @@ export class ChoiceStream {
     return last.text + this.#scanner.end()
   }
 
-  #parsed(text: string, ended: boolean, tokens: number): Pick<ChoiceDelta, 'text' | 'reasoning' | 'toolCalls'> {
-    if (this.#parser === undefined) return { text, reasoning: '', toolCalls: noCalls }
-    const delta = text === '' ? nothingParsed : this.#parser.push(text)
-    const last = ended ? this.#parser.end() : nothingParsed
+  #parsed(parser: OutputParser, text: string, ended: boolean, tokens: number): Pick<ChoiceDelta, 'text' | 'reasoning' | 'toolCalls'> {
+    const delta = text === '' ? nothingParsed : parser.push(text)
+    const last = ended ? parser.end() : nothingParsed
     const reasoning = delta.reasoning + last.reasoning
     this.#truncated = last.truncated === true
     if (reasoning !== '') this.#reasoningTokens += tokens
