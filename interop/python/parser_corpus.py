@@ -12,6 +12,8 @@
 What the worker says is chosen by the request's metadata (`x-dynamo-meta-case: family/name`, `x-dynamo-meta-cut: how`):
 as a model's tokens fall (the
 family's markers and words are one each), every character an output of its own, or everything at once.
+
+The whole corpus needs 70 models, more than file watchers allow in discovery by file: record it with etcd (DYN_DISCOVERY_BACKEND=etcd).
 """
 import asyncio, concurrent.futures, http.client, json, os, re, sys, time
 from urllib.parse import urlsplit
