@@ -326,3 +326,16 @@ test('a registered model of two stages needs no others: frontends take it for an
   const card = cards()[0]?.['card_json'] as JsonObject
   assert.deepEqual([card['display_name'], card['worker_type'], card['needs']], ['whole', 'aggregated', []])
 })
+
+test('a zone whose decode worker is lost: prefill and decode in the other one, in every round', async () => {
+  const zone = (value: string): JsonObject => ({ topology_domains: { zone: value }, kv_transfer_domain: 'zone', kv_transfer_enforcement: 'required' })
+  const breaks: RequestHandler = (_request, response) => { response.begin(); response.abort() }
+  await prefillWorker(pulls, zone('za'))
+  const near = await prefillWorker(pulls, zone('zb'))
+  await decodeWorker(breaks, zone('za'))
+  const sound = await decodeWorker(decodes, zone('zb'))
+  await small.router(twoStages)
+  for (let round = 0; round < 8; round += 1) assert.equal((await small.call(endpoint, { token_ids: [round], stop_conditions: { max_tokens: 4 } })).length, 4)
+  assert.equal(sound.seen.length, 8)
+  assert.equal(near.seen.length, 8)
+})
