@@ -36,13 +36,13 @@ const combinations: Readonly<Record<string, (deployment: Deployment) => Promise<
   'file-tcp-brokers': async (deployment) => brokerEnv(deployment, 2),
 }
 
-async function etcdEnv(deployment: Deployment): Promise<Env> {
+export async function etcdEnv(deployment: Deployment): Promise<Env> {
   const port = await freePort()
   await (await EtcdProcess.at(deployment, port)).run()
   return { DYN_DISCOVERY_BACKEND: 'etcd', ETCD_ENDPOINTS: `http://127.0.0.1:${port}`, ETCD_LEASE_TTL: '5' }
 }
 
-async function natsEnv(deployment: Deployment): Promise<Env> {
+export async function natsEnv(deployment: Deployment): Promise<Env> {
   const port = await freePort()
   await startNats(deployment, port)
   return { NATS_SERVER: `nats://127.0.0.1:${port}` }

@@ -28,6 +28,8 @@ export function renamedCard(card: ModelCard, owner: CardOwner): JsonObject {
     instance_id: owner.instanceId,
     card_json: {
       ...raw,
+      // Without it, frontends of 1.1 look for the model's files under the name on the card.
+      source_path: typeof raw['source_path'] === 'string' ? raw['source_path'] : card.displayName,
       display_name: owner.name,
       slug: slugOf(owner.name),
       ...(owner.runsBothStages === true ? { worker_type: 'aggregated', needs: [] } : {}),
