@@ -5,10 +5,10 @@ export { systemClock, systemPorts, systemRandom } from './system-ports.ts'
 export { localBlockHashes, sequenceHashes, type BlockHashOptions } from './hashing/block-hashes.ts'
 export { hashAt, hashCount, hashesToBigints, hashListOf, noHashes, type HashList } from './model/hash-list.ts'
 export type {
-  BoundCounts, KvRouterPorts, LoadRow, OverlapQuery, OverlapReport, OverlapRow, PrefillLoadModel, Router, RouterListener, RouterSettings, TrackingHashSettings,
+  BoundCounts, ChangeableSettings, KvRouterPorts, LoadRow, OverlapQuery, OverlapReport, OverlapRow, PrefillLoadModel, Router, RouterListener, RouterSettings, TrackingHashSettings,
 } from './router/contract.ts'
 export type {
-  Candidate, Decision, DecisionExplanation, Exclusion, ExclusionReason, Refusal, RefusalReason, TierOverlap,
+  Candidate, Decision, DecisionExplanation, Exclusion, ExclusionReason, PolicyVerdict, Refusal, RefusalReason, TierOverlap,
 } from './model/decision.ts'
 export type {
   ApplyStatus, BlockMmInfo, ClearedBlocks, KvEventData, MmObject, RemovedBlocks, RouterEvent, StorageTier, StoredBlocks,
@@ -17,4 +17,7 @@ export type { RouterConfigOverride, RoutingRequest } from './model/routing-reque
 export type { RankSlot, WorkerDescription, WorkerId, WorkerRank, WorkerRole } from './model/worker.ts'
 export type { Clock, Random, SharedCache, SharedCacheQuery, TimerHandle } from './ports.ts'
 export type { HicacheLayout, SharedHits } from './model/shared-cache.ts'
+export { definePolicy, type Policy, type PolicyCandidate, type PolicyRequest, type ScoringPolicy, type SelectingPolicy } from './policies/contract.ts'
+export { costPolicy } from './policies/builtin-policy.ts'
+export { policyPlaces, type PolicyFailure, type PolicyListener, type PolicyPlaces, type PolicySlot, type ShadowComparison } from './policies/policy-slot.ts'
 export { selectionPolicyFrom, type SelectionPolicySettings } from './scheduling/selection-policy.ts'

@@ -16,11 +16,12 @@ const rooms: Readonly<Record<string, readonly string[]>> = {
   load: ['model', 'ports'],
   scheduling: ['model', 'ports', 'index', 'load', 'hashing', 'router/contract'],
   queue: [],
-  router: ['model', 'ports', 'queue', 'index', 'load', 'scheduling', 'hashing', 'kv-events'],
+  policies: ['model', 'ports', 'scheduling'],
+  router: ['model', 'ports', 'queue', 'policies', 'index', 'load', 'scheduling', 'hashing', 'kv-events'],
   disagg: ['model', 'ports', 'msgpack'],
   affinity: ['model'],
   'system-ports': ['ports', 'node'],
-  dynamo: ['model', 'ports', 'msgpack', 'hashing', 'kv-events', 'index', 'router', 'node', 'lossless-json', 'etcd3', 'zeromq', '@nats-io/transport-node', '@noble/hashes'],
+  dynamo: ['model', 'ports', 'msgpack', 'hashing', 'kv-events', 'index', 'router', 'node', 'lossless-json', 'etcd3', 'zeromq', '@nats-io/transport-node', '@noble/hashes', 'undici', 'yaml'],
   // The raw engines' codec and the simulated engine; the worker wrapper below composes Dynamo parts.
   engines: ['model', 'ports', 'msgpack', 'hashing', 'kv-events', 'index', 'node', 'dynamo', 'system-ports', 'worker', '@noble/hashes'],
   // The worker SDK: makes its planes as the commands do. Of the engines it knows the codec of their event sockets, no more.
@@ -32,7 +33,9 @@ const rooms: Readonly<Record<string, readonly string[]>> = {
   openai: ['model', 'ports', 'parsers', 'text', 'http', 'dynamo/wire/json', 'observability', 'node', 'fastify', 'prom-client', 'lossless-json'],
   observability: ['model', 'ports', 'router', 'node', 'pino', 'prom-client'],
   config: ['model', 'ports', 'affinity', 'disagg', 'queue', 'load', 'scheduling', 'router', 'node', 'yaml'],
-  standalone: ['model', 'ports', 'msgpack', 'disagg', 'affinity', 'router', 'hashing', 'dynamo', 'observability', 'config', 'http', 'node'],
+  // Load and bindings that several routers share.
+  replicas: ['model', 'ports', 'affinity', 'router', 'dynamo'],
+  standalone: ['model', 'ports', 'msgpack', 'disagg', 'affinity', 'replicas', 'router', 'hashing', 'dynamo', 'observability', 'config', 'http', 'node'],
   'global-router': ['model', 'ports', 'msgpack', 'standalone', 'dynamo'],
   // Composition: may know everything.
   cli: ['*'],
@@ -44,7 +47,7 @@ const rooms: Readonly<Record<string, readonly string[]>> = {
 }
 
 /** Rooms of the pure core: no Node, no clock, no chance of their own. */
-const core = ['model', 'ports', 'msgpack', 'hashing', 'kv-events', 'index', 'load', 'scheduling', 'queue', 'router', 'disagg', 'parsers']
+const core = ['model', 'ports', 'msgpack', 'hashing', 'kv-events', 'index', 'load', 'scheduling', 'queue', 'policies', 'router', 'disagg', 'parsers']
 
 const sourceRoot = join(repoRoot, 'src')
 const sources = readdirSync(sourceRoot, { recursive: true, withFileTypes: true })

@@ -24,6 +24,8 @@ export interface Candidate extends TierOverlap {
   readonly requestTerm: number
   readonly taintFactor: number
   readonly cost: number
+  /** Score of a policy of one's own; left out: there is none. */
+  readonly policyScore?: number
 }
 
 export type ExclusionReason =
@@ -62,16 +64,36 @@ export interface Decision extends TierOverlap {
   /** Prefill tokens that the booking counts: prompt minus cached, or 0 when prefill is not tracked. */
   readonly effectivePrefillTokens: number
   readonly trackPrefillTokens: boolean
+  /** Of the chosen rank, before the request. */
+  readonly activePrefillTokens: number
+  /** Blocks that the chosen rank carries with the request. */
+  readonly potentialDecodeBlocks: number
   readonly booked: boolean
+  /** The policy of one's own that was to decide, and whether it did; left out: there is none, or it was not asked. `cost` is the built-in one either way. */
+  readonly policy?: PolicyVerdict
   /** Made when asked for: all candidates and exclusions. Valid until the router's next call. */
   readonly explain: () => DecisionExplanation
+}
+
+/** What a policy of one's own had to do with a decision. */
+export interface PolicyVerdict {
+  readonly name: string
+  /** False: the built-in policy decided. */
+  readonly decided: boolean
+  /** Why it did not decide. */
+  readonly why: 'exception' | 'invalid' | 'set-aside' | null
+  /** Its score of the chosen rank; null: it selects, or did not decide. */
+  readonly score: number | null
 }
 
 export interface DecisionExplanation {
   readonly candidates: readonly Candidate[]
   readonly exclusions: readonly Exclusion[]
-  readonly choice: 'minimum' | 'tie' | 'sampled' | 'pinned'
+  /** `policy`: by a policy of one's own. */
+  readonly choice: 'minimum' | 'tie' | 'sampled' | 'pinned' | 'policy'
   readonly temperature: number
+  /** As in the decision. */
+  readonly policy?: PolicyVerdict
 }
 
 export type RefusalReason =

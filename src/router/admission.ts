@@ -25,8 +25,8 @@ export interface QueueSettings {
   readonly parkedMax?: number
 }
 
-/** Why a request stopped waiting. */
-export type QueueOutcome = 'dispatched' | 'refused' | 'timeout' | 'cancelled' | 'closed'
+/** Why a request stopped waiting in its class; `moved`: it waits on in another, since the classes have changed. */
+export type QueueOutcome = 'dispatched' | 'refused' | 'timeout' | 'cancelled' | 'closed' | 'moved'
 
 /** What one class holds. */
 export interface QueueReport {
@@ -79,7 +79,9 @@ export interface AdmissionHost {
 
 interface Waiting extends QueueItem, ParkedNote {
   readonly prompt: Prompt
-  readonly classIndex: number
+  policyClass: string
+  score: number
+  classIndex: number
   readonly onDecided: OnDecided
   readonly book: boolean
   readonly arrivedMs: number
@@ -95,13 +97,13 @@ const rejectionReasons = { requests: 'request_limit', raw_isl_tokens: 'raw_isl_t
 
 /** Waiting requests of one router. Bounds: `parkedMax`, beyond it requests are refused and `capacityRefusals` counts. */
 export class Admission {
-  readonly #settings: QueueSettings
+  #settings: QueueSettings
   readonly #host: AdmissionHost
   readonly #clock: Clock
   readonly #listener: QueueListener
-  readonly #classes: readonly PolicyClass[]
-  readonly #classifier: Classifier
-  readonly #queue: PolicyQueue<Waiting>
+  #classes: readonly PolicyClass[]
+  #classifier: Classifier
+  #queue: PolicyQueue<Waiting>
   readonly #kept: OverlapScores = createOverlapScores(16)
   readonly #startMs: number
   readonly #mayGo = (item: Waiting): boolean => this.#host.collect(item.request) !== null || !this.#host.isBusy(this.#classes[item.classIndex]!)
@@ -196,6 +198,31 @@ export class Admission {
     this.capacityRefusals += 1
     this.#listener.onQueueRejected?.(name, 'capacity', request)
     return queueFull(request, parkedMax)
+  }
+
+  /**
+   * Other classes and limits: what waits is sorted anew into them, by its old arrival, and nothing is refused for it. Turns begin anew.
+   * Cost: linear in what waits.
+   */
+  change(settings: QueueSettings): void {
+    const waiting = this.#waiting()
+    for (const item of waiting) this.#queue.remove(item, item.classIndex)
+    this.#settings = settings
+    this.#classes = settings.profile.classes
+    this.#classifier = new Classifier(settings.profile)
+    this.#queue = new PolicyQueue(settings.profile.classes)
+    for (const item of waiting) {
+      const classIndex = this.#classifier.classOf(item.request.policyClass, item.promptTokens - item.cachedTokens)
+      const { name, policy } = this.#classes[classIndex]!
+      if (name !== item.policyClass && item.isParked) this.#left(item, 'moved')
+      const isMoved = name !== item.policyClass
+      item.classIndex = classIndex
+      item.policyClass = name
+      item.score = orderScore(policy, item.request.priorityJumpSeconds ?? 0, (item.arrivedMs - this.#startMs) / 1000, item.cost)
+      this.#queue.push(item, classIndex)
+      if (isMoved && item.isParked) this.#listener.onParked?.(item)
+    }
+    this.recheck()
   }
 
   /** Lets go who may: call after every change of loads or workers. Cost: one test per class when nobody may. */

@@ -10,6 +10,7 @@ import type { SharedHits } from '../model/shared-cache.ts'
 import type { Clock, Random, SharedCache } from '../ports.ts'
 import type { Bookings } from './bookings.ts'
 import type { QueueListener, QueueReport, QueueSettings } from './admission.ts'
+import type { PolicyPlaces } from '../policies/policy-slot.ts'
 import type { SelectionMode } from '../scheduling/mode-choice.ts'
 import type { SelectionPolicySettings } from '../scheduling/selection-policy.ts'
 
@@ -59,6 +60,12 @@ export interface RouterSettings {
   readonly queue?: QueueSettings
 }
 
+/** Settings that may change while the router runs: the cost, named policies, and how requests wait. */
+export type ChangeableSettings = Partial<Pick<RouterSettings,
+  | 'overlapScoreCredit' | 'overlapScoreCreditDecay' | 'prefillLoadScale' | 'decodeActiveRequestWeight' | 'hostCacheHitWeight' | 'diskCacheHitWeight'
+  | 'sharedCacheMultiplier' | 'temperature' | 'selectionPolicy' | 'queue'
+>>
+
 /** Where expected durations of prompts come from: a table, or what was measured. */
 export type PrefillLoadModel = { readonly kind: 'measured' } | { readonly kind: 'table'; readonly points: readonly DurationPoint[] }
 
@@ -107,6 +114,8 @@ export interface KvRouterPorts {
   readonly random: Random
   /** A cache that all workers share; left out: none. */
   readonly sharedCache?: SharedCache
+  /** Policies of one's own; left out: the built-in policy decides. Not asked where `selectionMode` is set. */
+  readonly policies?: PolicyPlaces
   readonly listener?: RouterListener
 }
 
@@ -162,6 +171,12 @@ export interface Router {
   /** Other busy thresholds from now on; what workers reported of themselves counts again with their next report. */
   setBusyThresholds(thresholds: OverloadThresholds): void
 
+  /**
+   * Other settings from the next decision on, waiting requests included: they keep their place in the order of arrival, and none is
+   * refused by a lower limit. Call it also after a policy of one's own was given or taken away.
+   */
+  changeSettings(changes: ChangeableSettings): void
+
   /** Drops expired bookings and approximate blocks; call at least every second. */
   tick(): void
   readonly bookingCount: number
@@ -192,6 +207,8 @@ export interface OverlapQuery {
   readonly blockMmInfos?: RoutingRequest['blockMmInfos']
   /** False: a shared cache is not asked. */
   readonly includeShared?: boolean
+  /** Rows of this worker only. */
+  readonly workerId?: WorkerId
 }
 
 export type { HashList, RouterConfigOverride }

@@ -1,5 +1,5 @@
 /** The decision for one row of a scored candidate table. */
-import type { Decision, DecisionExplanation } from '../model/decision.ts'
+import type { Decision, DecisionExplanation, PolicyVerdict } from '../model/decision.ts'
 import { promptTokensOf, type RoutingRequest } from '../model/routing-request.ts'
 import type { WorkerRank } from '../model/worker.ts'
 import type { CandidateTable } from '../scheduling/candidate-table.ts'
@@ -11,6 +11,7 @@ export interface DecisionInput {
   readonly table: CandidateTable
   readonly row: number
   readonly rank: WorkerRank
+  readonly verdict: PolicyVerdict | null
   readonly explain: () => DecisionExplanation
 }
 
@@ -20,14 +21,14 @@ export function effectivePrefillTokens(request: RoutingRequest, prompt: Prompt, 
   return prompt.trackPrefillTokens ? promptTokens - Math.min(table.cachedTokens[row]!, promptTokens) : 0
 }
 
-export function decisionOf({ request, prompt, table, row, rank, explain }: DecisionInput, booked: boolean): Decision {
+export function decisionOf({ request, prompt, table, row, rank, verdict, explain }: DecisionInput, booked: boolean): Decision {
   let bestCachedTokens = 0
   let bestDeviceBlocks = 0
   for (let other = 0; other < table.count; other++) {
     if (table.cachedTokens[other]! > bestCachedTokens) bestCachedTokens = table.cachedTokens[other]!
     if (table.deviceBlocks[other]! > bestDeviceBlocks) bestDeviceBlocks = table.deviceBlocks[other]!
   }
-  return {
+  const decision: Decision = {
     kind: 'chosen',
     requestId: request.requestId,
     slot: table.slot[row]!,
@@ -45,7 +46,10 @@ export function decisionOf({ request, prompt, table, row, rank, explain }: Decis
     bestDeviceBlocks,
     effectivePrefillTokens: effectivePrefillTokens(request, prompt, table, row),
     trackPrefillTokens: prompt.trackPrefillTokens,
+    activePrefillTokens: table.activePrefillTokens[row]!,
+    potentialDecodeBlocks: table.potentialDecodeBlocks[row]!,
     booked,
     explain,
   }
+  return verdict === null ? decision : { ...decision, policy: verdict }
 }

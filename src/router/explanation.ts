@@ -6,7 +6,7 @@ import { listExclusions } from '../scheduling/eligibility.ts'
 import type { OverloadTest } from '../scheduling/eligibility.ts'
 import type { WorkerDirectory } from './worker-directory.ts'
 
-function candidateAt(directory: WorkerDirectory, table: CandidateTable, row: number): Candidate {
+function candidateAt(directory: WorkerDirectory, table: CandidateTable, row: number, policyScore: number | null): Candidate {
   const slot = table.slot[row]!
   return {
     slot,
@@ -24,15 +24,16 @@ function candidateAt(directory: WorkerDirectory, table: CandidateTable, row: num
     requestTerm: table.requestTerm[row]!,
     taintFactor: table.taintFactor[row]!,
     cost: table.cost[row]!,
+    ...(policyScore === null ? {} : { policyScore }),
   }
 }
 
 /** Reads the table of the last selection. Cost: an object per candidate. */
 export function explainSelection(
   directory: WorkerDirectory, table: CandidateTable, request: RoutingRequest, overload: OverloadTest | null,
-  how: Pick<DecisionExplanation, 'choice' | 'temperature'>,
+  how: Pick<DecisionExplanation, 'choice' | 'temperature' | 'policy'>, scoreOf: (row: number) => number | null = () => null,
 ): DecisionExplanation {
-  const candidates = Array.from({ length: table.count }, (_, row) => candidateAt(directory, table, row))
+  const candidates = Array.from({ length: table.count }, (_, row) => candidateAt(directory, table, row, scoreOf(row)))
   return { candidates, exclusions: exclusionsBeside(directory, candidates, request, overload), ...how }
 }
 

@@ -17,8 +17,8 @@ export interface ScoringSettings {
   readonly isLoadOnly: boolean
 }
 
-/** The named policy's parameters count before the router's own settings. */
-export function scoringOf(settings: RouterSettings, hasSharedCache: boolean): ScoringSettings {
+/** The named policy's parameters count before the router's own settings. `hasPolicy`: one's own decides, and may ask for caches. */
+export function scoringOf(settings: RouterSettings, hasSharedCache: boolean, hasPolicy = false): ScoringSettings {
   const policy = settings.selectionPolicy
   const { temperature = settings.temperature, ...parameters } = policy?.type === 'dynamo-default-cost-fn' ? policy.parameters : {}
   const weights = { ...ownWeights(settings), sharedCacheMultiplier: settings.sharedCacheMultiplier ?? 0.5, ...parameters }
@@ -26,7 +26,7 @@ export function scoringOf(settings: RouterSettings, hasSharedCache: boolean): Sc
   return {
     weights: hasSharedCache ? weights : { ...weights, sharedCacheMultiplier: 0 },
     temperature, twoTier,
-    readsCaches: settings.role !== 'decode' || twoTier !== null,
+    readsCaches: settings.role !== 'decode' || twoTier !== null || hasPolicy,
     isLoadOnly: twoTier === null && (settings.role === 'decode' || weights.overlapScoreCredit === 0),
   }
 }

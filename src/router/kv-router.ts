@@ -9,23 +9,25 @@ import { createOverlapScores } from '../index/overlap-scores.ts'
 import { ActiveSequences } from '../load/active-sequences.ts'
 import type { OverloadThresholds } from '../load/overload-monitor.ts'
 import type { Decision, DecisionExplanation, OnDecided, Parked, Refusal } from '../model/decision.ts'
+import { noHashes, type HashList } from '../model/hash-list.ts'
 import type { ApplyStatus, RouterEvent } from '../model/kv-event.ts'
 import { promptTokensOf, type HashedPrompt, type RoutingRequest } from '../model/routing-request.ts'
 import type { RankSlot, WorkerDescription, WorkerId, WorkerRank } from '../model/worker.ts'
 import { isAvoiding, listExclusions, preferringOthers } from '../scheduling/eligibility.ts'
 import { ModeChoice } from '../scheduling/mode-choice.ts'
 import { overrideError } from '../scheduling/override.ts'
-import { sharedBlocksBeyond } from '../model/shared-cache.ts'
 import { Selection } from '../scheduling/selection.ts'
+import type { CostInput } from '../scheduling/cost.ts'
+import { PolicyChooser } from '../policies/policy-chooser.ts'
 import { Admission, type QueueReport } from './admission.ts'
 import { Bookings } from './bookings.ts'
 import { decisionOf, effectivePrefillTokens } from './decision-of.ts'
 import { hashedPrompt, type Prompt } from './prompt.ts'
 import { areAllBusy, bestCachedTokens } from './waiting-test.ts'
-import type { BoundCounts, LoadRow, KvRouterPorts, OverlapQuery, OverlapReport, Router, RouterSettings } from './contract.ts'
+import type { BoundCounts, ChangeableSettings, LoadRow, KvRouterPorts, OverlapQuery, OverlapReport, Router, RouterSettings } from './contract.ts'
 import { explainSelection } from './explanation.ts'
-import { durationsOf, scoringOf } from './from-settings.ts'
-import type { ScoringSettings } from './from-settings.ts'
+import { durationsOf, scoringOf, type ScoringSettings } from './from-settings.ts'
+import { measureCandidates } from './measure.ts'
 import { OverloadWatch, type ReportedLoad } from './overload-watch.ts'
 import { resolvePin } from './pin.ts'
 import { PoolIndex, type IndexMode } from './pool-index.ts'
@@ -34,7 +36,6 @@ import { PromptHasher } from './prompt-hasher.ts'
 import { RankReports, type ProjectedLoad } from './rank-reports.ts'
 import { allOverloaded, duplicateRequest, nonFiniteCost, noneEligible, noWorkers, pinMissing, refusal } from './refusals.ts'
 import { WorkerDirectory } from './worker-directory.ts'
-import { noHashes, type HashList } from '../model/hash-list.ts'
 
 /**
  * Routes requests to workers by cached prefix and load; implements `Router`.
@@ -42,7 +43,7 @@ import { noHashes, type HashList } from '../model/hash-list.ts'
  * Errors: the constructor throws RangeError for a tracking key that does not fit. Bounds: see the README of this folder.
  */
 export class KvRouter implements Router {
-  readonly settings: RouterSettings
+  #settings: RouterSettings
   readonly #ports: KvRouterPorts
   readonly #directory = new WorkerDirectory()
   readonly #index: PoolIndex
@@ -53,7 +54,9 @@ export class KvRouter implements Router {
   readonly #selection = new Selection()
   readonly #scores: OverlapScores = createOverlapScores(16)
   readonly #reports: RankReports
-  readonly #scoring: ScoringSettings
+  #scoring: ScoringSettings
+  /** Null: the built-in policy decides. */
+  readonly #policies: PolicyChooser | null
   /** Null: workers are chosen by cost. */
   readonly #mode: ModeChoice | null
   #generation = 0
@@ -64,10 +67,10 @@ export class KvRouter implements Router {
   /** Changes when a slot may have got another owner. */
   #membership = 0
   /** Null: nothing ever waits. */
-  readonly #admission: Admission | null
+  #admission: Admission | null
 
   constructor(settings: RouterSettings, ports: KvRouterPorts) {
-    this.settings = settings
+    this.#settings = settings
     this.#ports = ports
     this.#index = new PoolIndex(settings)
     this.#loads = new ActiveSequences({ expiryMs: 1000 * settings.activeRequestExpirySeconds, ...durationsOf(settings) })
@@ -82,11 +85,30 @@ export class KvRouter implements Router {
     })
     this.#hasher = new PromptHasher(settings)
     this.#reports = new RankReports({
-      settings, directory: this.#directory, index: this.#index, loads: this.#loads, sharedCache: ports.sharedCache, hash: (query) => this.#hasher.local(query),
+      settings: () => this.#settings, directory: this.#directory, index: this.#index, loads: this.#loads, sharedCache: ports.sharedCache, hash: (query) => this.#hasher.local(query),
     })
     this.#mode = settings.selectionMode === undefined ? null : new ModeChoice(settings.selectionMode)
-    this.#scoring = scoringOf(settings, ports.sharedCache !== undefined)
+    this.#policies = ports.policies === undefined || this.#mode !== null ? null
+      : new PolicyChooser(ports.policies, { owners: this.#directory, role: settings.role, clock: ports.clock, random: ports.random })
+    this.#scoring = this.#scoringOf(settings)
     this.#admission = this.#createAdmission()
+  }
+
+  get settings(): RouterSettings {
+    return this.#settings
+  }
+
+  changeSettings(changes: ChangeableSettings): void {
+    this.#generation += 1
+    this.#settings = Object.freeze({ ...this.#settings, ...changes })
+    this.#scoring = this.#scoringOf(this.#settings)
+    if (changes.queue === undefined) return
+    if (this.#admission === null) this.#admission = this.#createAdmission()
+    else this.#admission.change(changes.queue)
+  }
+
+  #scoringOf(settings: RouterSettings): ScoringSettings {
+    return scoringOf(settings, this.#ports.sharedCache !== undefined, this.#policies !== null && (this.#ports.policies?.live.policy ?? null) !== null)
   }
 
   // ---- Workers -------------------------------------------------------------------------------------------------------------
@@ -235,7 +257,7 @@ export class KvRouter implements Router {
   /** One of the measured candidates. */
   #choose(request: RoutingRequest, prompt: Prompt, book: boolean): Decision | Refusal {
     const { settings } = this
-    const row = this.#selection.choose({
+    const input: CostInput = {
       weights: this.#scoring.weights,
       hitWeights: settings,
       blockSize: settings.blockSize,
@@ -243,9 +265,10 @@ export class KvRouter implements Router {
       trackPrefillTokens: prompt.trackPrefillTokens,
       poolLabel: settings.role === 'prefill' ? 'prefill' : 'decode',
       loadOnly: this.#scoring.isLoadOnly,
-    }, this.#scoring.temperature, this.#ports.random, this.#scoring.twoTier)
+    }
+    const row = this.#selection.choose(input, this.#scoring.temperature, this.#ports.random, this.#scoring.twoTier)
     if (row < 0) return this.#refuse(request, this.#nonFinite(request))
-    const decision = this.#decision(request, prompt, request.pin === undefined ? this.#byMode(row, book) : row, book)
+    const decision = this.#decision(request, prompt, this.#byPolicy(request.pin === undefined ? this.#byMode(row, book) : row, input, request, book), book)
     this.#ports.listener?.onDecision?.(decision, request)
     return decision
   }
@@ -257,6 +280,17 @@ export class KvRouter implements Router {
 
   #byMode(row: number, book: boolean): number {
     return this.#mode?.choose(this.#selection.table, this.#ports.random, (slot) => this.#directory.ownerOf(slot).description.isCpu === true, book) ?? row
+  }
+
+  /** A policy of one's own over the built-in choice, unless the request names its worker. */
+  #byPolicy(row: number, input: CostInput, request: RoutingRequest, book: boolean): number {
+    const policies = this.#policies
+    if (policies === null) return row
+    if (request.pin === undefined && !policies.isIdle) {
+      return policies.choose({ table: this.#selection.table, input, request, temperature: this.#scoring.temperature, row, isPreview: !book })
+    }
+    policies.skip()
+    return row
   }
 
   #collect(request: RoutingRequest): Refusal | null {
@@ -309,27 +343,10 @@ export class KvRouter implements Router {
 
   /** Fills overlap and load of every candidate. */
   #measure(prompt: Prompt, kept: OverlapScores | null): void {
-    const { table } = this.#selection
-    const loads = this.#loads
-    const { prefillTokens, requests } = loads
-    const scores = kept ?? this.#scores
     const looksUp = this.#mode === null && this.#scoring.readsCaches && prompt.local.length > 0
     this.#lookedUp = looksUp
-    if (looksUp && kept === null) this.#index.find(prompt.local, scores)
-    const reach = looksUp ? Math.min(scores.slotCount, scores.device.length) : 0
-    const livePrefix = prompt.tracking === null ? 0 : loads.match(prompt.tracking)
-    for (let row = 0; row < table.count; row++) {
-      const slot = table.slot[row]!
-      const known = slot < reach
-      table.deviceBlocks[row] = known ? scores.device[slot]! : 0
-      table.hostBlocks[row] = known ? scores.host[slot]! : 0
-      table.diskBlocks[row] = known ? scores.disk[slot]! : 0
-      if (prompt.shared !== null) table.sharedBlocks[row] = sharedBlocksBeyond(prompt.shared, table.deviceBlocks[row]!)
-      table.activePrefillTokens[row] = prefillTokens[slot]!
-      table.activeRequests[row] = requests[slot]!
-      const live = livePrefix > 0 ? loads.livePrefix(slot) : 0
-      table.potentialDecodeBlocks[row] = loads.activeBlocks(slot) + prompt.trackedBlocks - live
-    }
+    if (looksUp && kept === null) this.#index.find(prompt.local, this.#scores)
+    measureCandidates(this.#selection.table, prompt, this.#loads, looksUp ? (kept ?? this.#scores) : null)
   }
 
   #decision(request: RoutingRequest, prompt: Prompt, row: number, book: boolean): Decision {
@@ -337,14 +354,17 @@ export class KvRouter implements Router {
     const generation = this.#generation
     const slot = table.slot[row]!
     const rank = this.#directory.rankOf(slot)
+    const policies = this.#policies
+    const verdict = policies?.verdict ?? null
     const explain = (): DecisionExplanation => {
       if (generation !== this.#generation) throw new Error('a decision can be explained until the next decision or change of workers')
       return explainSelection(this.#directory, table, request.pin === undefined ? this.#asked! : request, this.#overload.test, {
-        choice: request.pin === undefined ? kind : 'pinned', temperature: this.#scoring.temperature,
-      })
+        choice: request.pin !== undefined ? 'pinned' : verdict?.decided === true ? 'policy' : kind, temperature: this.#scoring.temperature,
+        ...(verdict === null ? {} : { policy: verdict }),
+      }, policies === null ? undefined : (at) => policies.scoreOf(at))
     }
     const booked = book && this.#book(request, prompt, slot, effectivePrefillTokens(request, prompt, table, row))
-    return decisionOf({ request, prompt, table, row, rank, explain }, booked)
+    return decisionOf({ request, prompt, table, row, rank, verdict, explain }, booked)
   }
 
   #book(request: RoutingRequest, prompt: Prompt, slot: RankSlot, prefillTokens: number): boolean {
@@ -444,6 +464,11 @@ export class KvRouter implements Router {
     return this.#reports.project(prompt)
   }
 
+  /** What the index knows, as events that would make it. */
+  dump(): Iterable<RouterEvent> {
+    return this.#reports.dump()
+  }
+
   reportLoad(rank: WorkerRank, load: ReportedLoad): void {
     const slot = this.#directory.slotOf(rank.workerId, rank.dpRank)
     if (slot < 0) return
@@ -469,14 +494,7 @@ export class KvRouter implements Router {
     return this.#index.bytesReserved
   }
 
-  /** How often each bound has bitten since the start. */
   get boundCounts(): BoundCounts {
-    return {
-      refusedBookings: this.#loads.refusedBookings,
-      pathlessBookings: this.#loads.pathlessBookings,
-      refusedIndexEntries: this.#index.capacityRefusals,
-      evictedBlocks: this.#index.evictedCount,
-      prunedBlocks: this.#index.prunedCount,
-    }
+    return this.#reports.boundCounts
   }
 }

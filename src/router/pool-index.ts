@@ -188,6 +188,11 @@ export class PoolIndex {
     this.#predicted?.expire(nowMs)
   }
 
+  /** Stored events of a rank, parents before children; without what is only predicted. */
+  dump(slot: RankSlot): ReturnType<ApproximatePrefixIndex['dump']> {
+    return this.#main.dump(slot)
+  }
+
   deviceBlocks(slot: RankSlot): number {
     return this.#main.blockCount(slot, 'device')
   }

@@ -3,16 +3,18 @@ import { createOverlapScores } from '../index/overlap-scores.ts'
 import type { OverlapScores } from '../index/contract.ts'
 import type { ActiveSequences } from '../load/active-sequences.ts'
 import type { HashList } from '../model/hash-list.ts'
+import type { RouterEvent } from '../model/kv-event.ts'
 import type { RankSlot, WorkerId, WorkerRank } from '../model/worker.ts'
 import type { HashedPrompt } from '../model/routing-request.ts'
 import type { SharedCache } from '../ports.ts'
 import { cachedTokens } from '../scheduling/cost.ts'
-import type { LoadRow, OverlapQuery, OverlapReport, OverlapRow, RouterSettings } from './contract.ts'
+import type { BoundCounts, LoadRow, OverlapQuery, OverlapReport, OverlapRow, RouterSettings } from './contract.ts'
 import type { PoolIndex } from './pool-index.ts'
 import type { WorkerDirectory, WorkerRecord } from './worker-directory.ts'
 
 export interface RankReportsParts {
-  readonly settings: RouterSettings
+  /** As they are now. */
+  settings(): RouterSettings
   readonly directory: WorkerDirectory
   readonly index: PoolIndex
   readonly loads: ActiveSequences
@@ -38,15 +40,28 @@ export class RankReports {
     this.#parts = parts
   }
 
+  /** How often each bound has bitten since the start. */
+  get boundCounts(): BoundCounts {
+    const { loads, index } = this.#parts
+    return {
+      refusedBookings: loads.refusedBookings,
+      pathlessBookings: loads.pathlessBookings,
+      refusedIndexEntries: index.capacityRefusals,
+      evictedBlocks: index.evictedCount,
+      prunedBlocks: index.prunedCount,
+    }
+  }
+
   overlap(query: OverlapQuery): OverlapReport {
-    const { settings: { blockSize }, sharedCache } = this.#parts
+    const { sharedCache } = this.#parts
+    const { blockSize } = this.#parts.settings()
     const local = query.local ?? this.#parts.hash(query)
-    const rows = this.#overlapRows(local)
+    const rows = this.#overlapRows(local, query.workerId)
     const shared = sharedCache === undefined || query.includeShared === false ? null : sharedCache.hits({ ...query, blockSize })
     return { blockSize, blockCount: local.length >>> 1, rows, shared }
   }
 
-  #overlapRows(local: HashList): OverlapRow[] {
+  #overlapRows(local: HashList, only?: WorkerId): OverlapRow[] {
     const scores = this.#scores
     this.#parts.index.find(local, scores)
     const reach = Math.min(scores.slotCount, scores.device.length)
@@ -58,7 +73,7 @@ export class RankReports {
         hostExtensionBlocks: known ? scores.host[slot]! : 0,
         diskExtensionBlocks: known ? scores.disk[slot]! : 0,
       }
-    })
+    }, only)
   }
 
   loads(): readonly LoadRow[] {
@@ -73,7 +88,8 @@ export class RankReports {
   }
 
   project({ local, tracking }: HashedPrompt): readonly ProjectedLoad[] {
-    const { loads, settings } = this.#parts
+    const { loads } = this.#parts
+    const settings = this.#parts.settings()
     const overlap = this.#overlapRows(local)
     const blocks = tracking === null ? 0 : tracking.length >>> 1
     const live = tracking === null ? 0 : loads.match(tracking)
@@ -90,8 +106,23 @@ export class RankReports {
     })
   }
 
-  #mapRanks<Row>(row: (slot: RankSlot, workerId: WorkerId, dpRank: number) => Row): Row[] {
-    return this.#parts.directory.ordered.flatMap((worker: WorkerRecord) =>
-      worker.slots.map((slot, index) => row(slot, worker.workerId, worker.dpStart + index)))
+  /** Everything that the index knows, rank by rank, as events that would make it. */
+  *dump(): Iterable<RouterEvent> {
+    let eventId = 0n
+    for (const { workerId, dpStart, slots } of this.#parts.directory.ordered) {
+      for (const [at, slot] of slots.entries()) {
+        for (const { tier, data } of this.#parts.index.dump(slot)) {
+          yield { workerId, dpRank: dpStart + at, storageTier: tier, residencyDomain: 'worker', eventId, data }
+          eventId += 1n
+        }
+      }
+    }
+  }
+
+  #mapRanks<Row>(row: (slot: RankSlot, workerId: WorkerId, dpRank: number) => Row, only?: WorkerId): Row[] {
+    const { directory } = this.#parts
+    const worker = only === undefined ? undefined : directory.get(only)
+    const workers = only === undefined ? directory.ordered : worker === undefined ? [] : [worker]
+    return workers.flatMap((each: WorkerRecord) => each.slots.map((slot, index) => row(slot, each.workerId, each.dpStart + index)))
   }
 }
