@@ -74,7 +74,7 @@ function serviceOptions({ values }: ParsedConfig<'router'>): StandaloneRouterOpt
   const { namespace, component, workers } = routerTargetOf(values)
   return {
     namespace, component, workers, blockSize: values.blockSize, strictBlockSize: values.strictBlockSize, useKvEvents: values.useKvEvents,
-    kvEventGraceMs: values.kvEventGraceSeconds * 1000, minInitialWorkers: values.minInitialWorkers, registerModel: values.registerModel,
+    kvEventGraceMs: values.kvEventGraceSeconds * 1000, replicaSync: values.replicaSync, minInitialWorkers: values.minInitialWorkers, registerModel: values.registerModel,
     force: values.force, shutdownTimeoutMs: values.shutdownTimeoutSeconds * 1000, shutdownGraceMs: values.shutdownGraceSeconds * 1000,
     codec: values.requestPlaneCodec === 'json' ? 'json' : 'msgpack', retryLimit: values.retryLimit,
     firstOutputTimeoutMs: values.firstOutputTimeoutSeconds * 1000, outputTimeoutMs: values.outputTimeoutSeconds * 1000,

@@ -132,7 +132,6 @@ test('what is wrong with a policy file is named', async () => {
   await refuses(argv, /unknown setting router\.use_kv_event \(did you mean use_kv_events\?\)/, policy('router:\n  use_kv_event: true'))
   await refuses(argv, /p\.yaml: router\.use_kv_events: "yes" is not valid; expected true or false/, policy('router:\n  use_kv_events: "yes"'))
   await refuses(argv, /p\.yaml: router\.host_cache_hit_weight: 2 is not valid/, policy('router:\n  host_cache_hit_weight: 2'))
-  await refuses(argv, /p\.yaml: router\.router_replica_sync: not available in this version/, policy('router:\n  router_replica_sync: true'))
   await refuses(argv, /router must be a mapping/, policy('router: 3'))
   await refuses(argv, /cannot be read \(ENOENT\)/)
   await refuses(argv, /not valid YAML/, policy('router: [1'))
@@ -150,7 +149,7 @@ test('a config file names unknown and doubled options', async () => {
 
 test('what is not built is refused, its default is accepted', async () => {
   const refused = [
-    ['--serve-indexer'], ['--use-remote-indexer'], ['--router-replica-sync'], ['--router-durable-kv-events'],
+    ['--serve-indexer'], ['--use-remote-indexer'], ['--router-durable-kv-events'],
     ['--ais-backend', 'vllm'], ['--aic-tp-size', '2'],
   ]
   for (const argv of refused) await refuses(argv, new RegExp(`^${argv[0]}.*: not available in this version \\(`))

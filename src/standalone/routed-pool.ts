@@ -11,6 +11,7 @@ import { endpointPrefix } from '../dynamo/discovery/store-key.ts'
 import { InstanceDirectory, type InstanceEvent, type KnownInstance } from '../dynamo/instances/instance-directory.ts'
 import { createKvStateFollower, type KvStateFollower } from '../dynamo/kv-state/kv-state-follower.ts'
 import { followLoadEvents, type LoadEventsFollower } from '../dynamo/kv-state/load-events.ts'
+import { PoolReplicas, type MemberReplicas } from '../replicas/pool-replicas.ts'
 import { WorkerPool, type PoolFacts } from './pool.ts'
 
 export interface RoutedPoolOptions {
@@ -20,6 +21,8 @@ export interface RoutedPoolOptions {
   readonly useKvEvents: boolean
   /** How long a worker may be without an event source before its cache is assumed. */
   readonly kvEventGraceMs: number
+  /** Load and bindings of sessions are shared with the other routers of these workers. */
+  readonly replicaSync?: boolean
 }
 
 export interface RoutedPoolParts {
@@ -50,6 +53,7 @@ interface Member {
   readonly directory: InstanceDirectory
   readonly follower: KvStateFollower | null
   readonly loads: LoadEventsFollower | null
+  readonly replicas: MemberReplicas | null
 }
 
 /** How long a worker may be without a card before the log says that it is refused. */
@@ -64,6 +68,8 @@ export class RoutedPool {
   onWorker: (() => void) | null = null
   readonly #parts: RoutedPoolParts
   #affinity: PoolAffinity | null = null
+  /** Null: every router counts alone. */
+  readonly replicas: PoolReplicas | null
   readonly #aside = new Set<WorkerId>()
   readonly #members = new Map<string, Member>()
   #isStarted = false
@@ -71,21 +77,31 @@ export class RoutedPool {
   constructor(parts: RoutedPoolParts) {
     this.#parts = parts
     this.endpoint = parts.endpoint
-    const { options, log } = parts
+    const { options, log, eventPlane } = parts
+    this.replicas = options.replicaSync === true && eventPlane !== null ? new PoolReplicas({
+      ...parts, plane: eventPlane, router: () => this.router, table: () => this.#affinity?.table ?? null, memberOf: (workerId) => this.#memberOf(workerId)?.replicas ?? null,
+    }) : null
     this.pool = new WorkerPool({
       options: { blockSize: options.blockSize, strictBlockSize: options.strictBlockSize, cardGraceMs },
       log,
       createRouter: (facts) => {
         this.#bindSessions(parts.affinityOf?.(facts) ?? null)
-        return parts.createRouter(facts)
+        const router = parts.createRouter(facts)
+        this.replicas?.attach(router)
+        return router
       },
       onWorker: (worker) => {
-        this.#memberOf(worker.workerId)?.follower?.upsertWorker(worker)
+        const member = this.#memberOf(worker.workerId)
+        member?.follower?.upsertWorker(worker)
+        member?.replicas?.workerAdded(worker.workerId)
         this.onWorker?.()
       },
       onWorkerGone: (workerId) => {
         this.#affinity?.table.dropWorker(workerId)
-        for (const { follower } of this.#members.values()) follower?.removeWorker(workerId)
+        for (const { follower, replicas } of this.#members.values()) {
+          follower?.removeWorker(workerId)
+          replicas?.workerGone(workerId)
+        }
       },
     })
   }
@@ -103,7 +119,7 @@ export class RoutedPool {
   #bindSessions(rules: AffinityRules | null): void {
     if (rules?.ttlMs === this.#affinity?.ttlMs && rules?.mode === this.#affinity?.mode) return
     const { discovery } = this.#parts
-    this.#affinity = rules === null ? null : { ...rules, table: new AffinityTable({ ttlMs: rules.ttlMs, writerId: discovery.instanceId }) }
+    this.#affinity = rules === null ? null : { ...rules, table: new AffinityTable({ ttlMs: rules.ttlMs, writerId: discovery.instanceId, ...this.replicas?.affinityOptions }) }
   }
 
   /** Of the first endpoint. */
@@ -158,9 +174,9 @@ export class RoutedPool {
     }
   }
 
-  #followEvents(endpoint: EndpointId): Pick<Member, 'follower' | 'loads'> {
+  #followEvents(endpoint: EndpointId): Pick<Member, 'follower' | 'loads' | 'replicas'> {
     const { discovery, eventPlane, options, client, clock, log, random } = this.#parts
-    if (eventPlane === null) return { follower: null, loads: null }
+    if (eventPlane === null) return { follower: null, loads: null, replicas: null }
     const follower = options.useKvEvents ? createKvStateFollower({
       endpoint, discovery, plane: eventPlane, client, clock, random, log, limits: { graceMs: options.kvEventGraceMs },
       sink: {
@@ -170,14 +186,16 @@ export class RoutedPool {
       },
     }) : null
     follower?.start()
+    const replicas = this.replicas?.open(endpoint) ?? null
     const loads = followLoadEvents({
       endpoint, plane: eventPlane, log,
       sink: {
         reportLoad: (rank, load) => this.router?.reportLoad(rank, load),
         prefillCompleted: (requestId) => this.router?.prefillCompleted(requestId) ?? false,
+        ...(replicas === null ? {} : { sequences: (envelope, events) => replicas.bookings.apply(envelope, events) }),
       },
     })
-    return { follower, loads }
+    return { follower, loads, replicas }
   }
 
   /** Resolves when what stood in discovery at the start is known. */
@@ -255,8 +273,9 @@ export class RoutedPool {
   }
 }
 
-function closeMember({ loads, follower, directory }: Member): void {
+function closeMember({ loads, follower, directory, replicas }: Member): void {
   loads?.close()
+  replicas?.close()
   follower?.close()
   directory.close()
 }

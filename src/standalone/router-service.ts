@@ -32,6 +32,7 @@ export interface StandaloneRouterOptions extends RoutedGenerateOptions {
   readonly strictBlockSize: boolean
   readonly useKvEvents: boolean
   readonly kvEventGraceMs: number
+  readonly replicaSync?: boolean
   readonly minInitialWorkers: number
   readonly registerModel: string | null
   /** Start although the name is taken. */

@@ -15,11 +15,6 @@ export const routerUnbuiltOptions = {
     unavailable: { why: 'each router keeps its own index', mend: 'leave it out' },
     help: 'Ask another router for cache overlap.',
   }),
-  replicaSync: booleanOption(false, {
-    name: 'router-replica-sync', env: ['DYN_ROUTER_REPLICA_SYNC'], policyName: 'router_replica_sync', section: unbuilt,
-    unavailable: { why: 'each router counts the requests it routes itself', mend: 'leave it out or run one router per pool' },
-    help: 'Share running requests with other routers of the same pool.',
-  }),
   durableKvEvents: booleanOption(false, {
     name: 'router-durable-kv-events', olderNames: [{ name: 'durable-kv-events', inDynamo16: false }], env: ['DYN_ROUTER_DURABLE_KV_EVENTS'],
     origin: 'dynamo-removed', removedIn: '1.6', isDeprecatedInDynamo: true, section: unbuilt,

@@ -26,9 +26,17 @@ export type ActiveSequenceData =
     readonly trackPrefillTokens: boolean
     readonly expectedOutputTokens: number | null
     readonly prefillLoadHint: PrefillLoadHint | null
+    /** What Dynamo 1.1 wants instead of the hint, and says itself; later releases pass over it. */
+    readonly promptLoad?: PromptLoad
   }
   | { readonly kind: 'mark_prefill_completed' }
   | { readonly kind: 'free' }
+
+/** A prompt in tokens, and how many of its blocks are cached. */
+export interface PromptLoad {
+  readonly promptTokens: number
+  readonly overlapBlocks: number
+}
 
 export interface PrefillLoadHint {
   readonly initialEffectivePrefillTokens: number
@@ -47,20 +55,21 @@ export const decodeActiveSequences = (payload: Uint8Array): ActiveSequenceEvent[
     for (let left = cursor.readMapHeader(); left > 0; left -= 1) {
       if (cursor.readString() === 'events') {
         const events: ActiveSequenceEvent[] = []
-        for (let items = cursor.readArrayHeader(); items > 0; items -= 1) events.push(readEvent(cursor))
+        for (let items = cursor.readArrayHeader(); items > 0; items -= 1) events.push(readActiveSequence(cursor))
         for (; left > 1; left -= 1) { cursor.skip(); cursor.skip() }
         return events
       }
       cursor.skip()
     }
     cursor.offset = start
-    return [readEvent(cursor)]
+    return [readActiveSequence(cursor)]
   })
 
 const eventKeys = new KeyTable(['request_id', 'worker', 'data', 'router_id', 'lora_name'])
 const workerKeys = new KeyTable(['worker_id', 'dp_rank'])
 
-function readEvent(cursor: MsgpackCursor): ActiveSequenceEvent {
+/** Reads one event. Errors: MsgpackError. */
+export function readActiveSequence(cursor: MsgpackCursor): ActiveSequenceEvent {
   const start = cursor.offset
   let requestId: string | null = null
   let workerId: bigint | null = null
@@ -104,13 +113,15 @@ function readData(cursor: MsgpackCursor): ActiveSequenceData {
   return readAddRequest(cursor)
 }
 
-const addKeys = new KeyTable(['token_sequence', 'track_prefill_tokens', 'expected_output_tokens', 'prefill_load_hint'])
+const addKeys = new KeyTable(['token_sequence', 'track_prefill_tokens', 'expected_output_tokens', 'prefill_load_hint', 'isl', 'overlap'])
 
 function readAddRequest(cursor: MsgpackCursor): ActiveSequenceData {
   let tokenSequence: HashList | null = null
   let trackPrefillTokens = true
   let expectedOutputTokens: number | null = null
   let prefillLoadHint: PrefillLoadHint | null = null
+  let promptTokens: number | null = null
+  let overlapBlocks = 0
   for (let left = cursor.readMapHeader(), hint = 0; left > 0; left -= 1) {
     const key = cursor.readKey(addKeys, hint)
     hint = key + 1
@@ -118,9 +129,12 @@ function readAddRequest(cursor: MsgpackCursor): ActiveSequenceData {
     else if (key === 1) trackPrefillTokens = cursor.readBoolean()
     else if (key === 2) expectedOutputTokens = cursor.tryNil() ? null : cursor.readU32()
     else if (key === 3) prefillLoadHint = cursor.tryNil() ? null : readHint(cursor)
+    else if (key === 4) promptTokens = Number(cursor.readBigU64())
+    else if (key === 5) overlapBlocks = cursor.readU32()
     else cursor.skip()
   }
-  return { kind: 'add_request', tokenSequence, trackPrefillTokens, expectedOutputTokens, prefillLoadHint }
+  const promptLoad = promptTokens === null ? {} : { promptLoad: { promptTokens, overlapBlocks } }
+  return { kind: 'add_request', tokenSequence, trackPrefillTokens, expectedOutputTokens, prefillLoadHint, ...promptLoad }
 }
 
 function readHashes(cursor: MsgpackCursor): HashList {
@@ -163,18 +177,19 @@ export function encodeActiveSequenceBatch(events: readonly ActiveSequenceEvent[]
   if (events.length > activeSequenceBatchMax) throw new RangeError(`${events.length} events in a message of at most ${activeSequenceBatchMax}`)
   const writer = new MsgpackWriter(512)
   writer.mapHeader(1).string('events').arrayHeader(events.length)
-  for (const event of events) writeEvent(writer, event)
+  for (const event of events) writeActiveSequence(writer, event)
   return writer.finish()
 }
 
 /** A message of the NATS plane. */
 export function encodeActiveSequence(event: ActiveSequenceEvent): Uint8Array {
   const writer = new MsgpackWriter(512)
-  writeEvent(writer, event)
+  writeActiveSequence(writer, event)
   return writer.finish()
 }
 
-function writeEvent(writer: MsgpackWriter, event: ActiveSequenceEvent): void {
+/** Writes one event. */
+export function writeActiveSequence(writer: MsgpackWriter, event: ActiveSequenceEvent): void {
   writer.mapHeader(5).string('request_id').string(event.requestId)
   writer.string('worker').mapHeader(2).string('worker_id').integer(event.workerId).string('dp_rank').integer(event.dpRank)
   writer.string('data')
@@ -189,7 +204,10 @@ function writeData(writer: MsgpackWriter, data: ActiveSequenceData): void {
     writer.string(data.kind === 'free' ? 'Free' : 'MarkPrefillCompleted')
     return
   }
-  writer.mapHeader(1).string('AddRequest').mapHeader(4).string('token_sequence')
+  const { promptLoad } = data
+  writer.mapHeader(1).string('AddRequest').mapHeader(promptLoad === undefined ? 4 : 6)
+  if (promptLoad !== undefined) writer.string('isl').integer(promptLoad.promptTokens).string('overlap').integer(promptLoad.overlapBlocks)
+  writer.string('token_sequence')
   if (data.tokenSequence === null) writer.nil()
   else {
     const count = hashCount(data.tokenSequence)

@@ -19,7 +19,8 @@ const data: fc.Arbitrary<ActiveSequenceData> = fc.oneof(
     kind: fc.constant('add_request' as const), tokenSequence: fc.option(fc.array(u64, { maxLength: 40 }).map(hashListOf)), trackPrefillTokens: fc.boolean(),
     expectedOutputTokens: fc.option(u32),
     prefillLoadHint: fc.option(fc.record({ initialEffectivePrefillTokens: fc.maxSafeNat(), expectedPrefillDuration: fc.option(fc.record({ seconds: fc.maxSafeNat(), nanoseconds: u32 })) })),
-  }),
+    promptLoad: fc.record({ promptTokens: fc.maxSafeNat(), overlapBlocks: u32 }),
+  }, { requiredKeys: ['kind', 'tokenSequence', 'trackPrefillTokens', 'expectedOutputTokens', 'prefillLoadHint'] }),
 )
 const event: fc.Arbitrary<ActiveSequenceEvent> = fc.record({ requestId: fc.string(), workerId: u64, dpRank: u32, data, routerId: u64, loraName: fc.option(fc.string()) })
 
