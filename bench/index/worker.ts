@@ -1,0 +1,115 @@
+/** The index on one workload file, in a process of its own: `worker.js digest|time|growth FILE` prints one line of JSON. */
+import { createOverlapScores } from '../../src/index/overlap-scores.ts'
+import { createPrefixIndex, type TieredPrefixIndex } from '../../src/index/prefix-index.ts'
+import { ReferenceIndex } from '../../src/index/reference-index.ts'
+import type { PrefixIndex } from '../../src/index/contract.ts'
+import { quantile } from '../measure.ts'
+import { digestOf, type Digests } from './digest.ts'
+import { readWorkload, type Workload, type WorkloadPhase } from './workload.ts'
+
+/** What one timed run measures. CPU time is of the whole process, compilation and collection included. */
+export interface IndexTimes {
+  readonly storeNsPerBlock: number
+  /** CPU per query, mean of the best of four passes. */
+  readonly findUs: number
+  readonly findP50Us: number
+  readonly findP99Us: number
+  readonly churnNsPerBlock: number
+}
+
+export interface OurIndexTimes extends IndexTimes {
+  readonly entries: number
+  readonly bytesReserved: number
+  /** The longest that one event took. */
+  readonly storePauseMs: number
+}
+
+const cpuNs = (): number => {
+  const { user, system } = process.cpuUsage()
+  return 1000 * (user + system)
+}
+
+function apply(index: PrefixIndex, phase: WorkloadPhase, wanted: 'stored' | 'removed' | 'all' = 'all', checks = true): { readonly cpuNs: number; readonly pauseMs: number } {
+  let spent = 0
+  let pauseMs = 0
+  for (const batch of phase.batches()) {
+    const begin = cpuNs()
+    let before = performance.now()
+    for (const { rank, data } of batch) {
+      if (wanted !== 'all' && data.kind !== wanted) continue
+      const status = index.apply(rank, 'device', data)
+      if (status !== 'ok' && checks) throw new Error(`an event was refused: ${status}`)
+      const after = performance.now()
+      if (after - before > pauseMs) pauseMs = after - before
+      before = after
+    }
+    spent += cpuNs() - begin
+  }
+  return { cpuNs: spent, pauseMs }
+}
+
+function digest(index: PrefixIndex, { ranks, stores, churn, cuts, queries }: Workload): Digests {
+  const scores = createOverlapScores(ranks)
+  apply(index, stores)
+  const stored = digestOf(index, queries, scores)
+  apply(index, churn, 'removed')
+  const evicted = digestOf(index, queries, scores)
+  apply(index, churn, 'stored')
+  const restored = digestOf(index, queries, scores)
+  apply(index, cuts, 'all', false)
+  return { stored, evicted, restored, cut: digestOf(index, queries, scores) }
+}
+
+/** A service is long past compilation when its index is large: so is what is timed. */
+function warm(load: Workload): void {
+  const index = createPrefixIndex()
+  let events = 0
+  for (const batch of load.stores.batches()) {
+    for (const { rank, data } of batch) index.apply(rank, 'device', data)
+    events += batch.length
+    if (events > 40_000) break
+  }
+  findAll(index, load, 1)
+  for (let pass = 0; pass < 2; pass += 1) for (const batch of load.churn.batches()) for (const { rank, data } of batch) index.apply(rank, 'device', data)
+}
+
+function findAll(index: TieredPrefixIndex, { ranks, queries }: Workload, passes: number): number {
+  const scores = createOverlapScores(ranks)
+  let best = Infinity
+  for (let pass = 0; pass < passes; pass += 1) {
+    const begin = cpuNs()
+    for (const query of queries) index.find(query, scores)
+    best = Math.min(best, cpuNs() - begin)
+  }
+  return best
+}
+
+function time(load: Workload): OurIndexTimes {
+  warm(load)
+  const index = createPrefixIndex()
+  const stored = apply(index, load.stores)
+  const { entryCount: entries, bytesReserved } = index
+  const findNs = findAll(index, load, 4)
+  const scores = createOverlapScores(load.ranks)
+  const calls = load.queries.map((query) => {
+    const begin = performance.now()
+    index.find(query, scores)
+    return 1000 * (performance.now() - begin)
+  })
+  const churnNs = Math.min(...Array.from({ length: 3 }, () => apply(index, load.churn).cpuNs))
+  return {
+    entries, bytesReserved, storePauseMs: stored.pauseMs, storeNsPerBlock: stored.cpuNs / load.stores.blocks, findUs: findNs / 1000 / load.queries.length,
+    findP50Us: quantile(calls, 0.5), findP99Us: quantile(calls, 0.99), churnNsPerBlock: churnNs / load.churn.blocks,
+  }
+}
+
+const [command, file] = process.argv.slice(2)
+const load = readWorkload(file ?? '')
+const commands: Record<string, () => unknown> = {
+  digest: () => digest(createPrefixIndex(), load),
+  oracle: () => digest(new ReferenceIndex(), load),
+  time: () => time(load),
+}
+const result = commands[command ?? '']?.()
+if (result === undefined) throw new Error('usage: worker.js digest|oracle|time FILE')
+process.stdout.write(`${JSON.stringify(result)}\n`)
