@@ -339,3 +339,28 @@ test('a zone whose decode worker is lost: prefill and decode in the other one, i
   assert.equal(sound.seen.length, 8)
   assert.equal(near.seen.length, 8)
 })
+
+test('a hand-over that fails with a single decode worker: the next leg there has an id of its own', async () => {
+  let first = true
+  const bootstrap = { disaggregated_endpoint: { bootstrap_host: 'h', bootstrap_port: 1 } }
+  const either: RequestHandler = (request, response) => {
+    response.writeItem(encodeData({ token_ids: [] }, request.codec))
+    if (!first) return void response.end()
+    first = false
+    setTimeout(() => response.abort(), 20)
+  }
+  const prefills = [await prefillWorker(either, bootstrap), await prefillWorker(either, bootstrap)]
+  const running = new Set<string>()
+  const decode = await decodeWorker((request, response) => {
+    // As engines do: an id that runs is refused, and ending takes its time.
+    if (running.has(request.id)) return void response.fail({ class: 'Internal', reason: 'backend.unknown', message: `request ${request.id} runs already` })
+    running.add(request.id)
+    if (running.size > 1) return void decodes(request, response)
+    response.begin()
+  })
+  const { service } = await small.router(twoStages)
+  assert.deepEqual(tokensOf(await small.call(endpoint, ask, { id: 'request-1' })), [100, 101, 102, 103])
+  assert.deepEqual(decode.seen.map(({ id }) => id), ['request-1', 'request-1-1'])
+  assert.deepEqual(prefills.flatMap(({ seen }) => seen.map(({ id }) => id)), ['request-1', 'request-1'])
+  assert.equal(service.workers.router?.bookingCount, 0)
+})

@@ -18,6 +18,8 @@ export interface DecodeAttemptParts {
   readonly decision: Decision
   readonly instance: InstanceRecord
   readonly bookingId: string
+  /** Under which the worker gets it. */
+  readonly id: string
   /** The worker that computed the prompt, for `routing_data`. */
   readonly prefill: { readonly workerId: bigint; readonly dpRank: number } | null
 }
@@ -59,8 +61,8 @@ export class DecodeAttempt implements ResponseListener, Leg {
     this.#followsPrefill = this.#at.prefill !== null && !routed.prefillPending
     this.#queueDepth = this.#at.router.parkedCount + (parts.prefillPool()?.router?.parkedCount ?? 0)
     owner.attach(parts.pool, decision.workerId, this)
-    const { id, metadata } = routed.request
-    this.#call = parts.client.call(instance, { id, headers, metadata, codec: instance.codec, body: generate.forWorker(edits, instance.codec) }, this)
+    const { metadata } = routed.request
+    this.#call = parts.client.call(instance, { id: this.#at.id, headers, metadata, codec: instance.codec, body: generate.forWorker(edits, instance.codec) }, this)
   }
 
   onFrame(frame: Uint8Array, body: Uint8Array): void {

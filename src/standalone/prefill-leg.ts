@@ -31,6 +31,8 @@ export interface PrefillLegParts {
   readonly decision: Decision
   readonly instance: InstanceRecord
   readonly bookingId: string
+  /** Under which the worker gets it. */
+  readonly id: string
   readonly listener: PrefillListener
 }
 
@@ -76,8 +78,8 @@ export class PrefillLeg implements ResponseListener, Leg {
       ...(appendedTokens.length === 0 ? {} : { appendedTokens }),
       ...(annotations === null ? {} : { annotations }),
     }
-    const { id, metadata } = routed.request
-    this.#call = parts.client.call(instance, { id, headers, metadata, codec: instance.codec, body: generate.forWorker(edits, instance.codec) }, this)
+    const { metadata } = routed.request
+    this.#call = parts.client.call(instance, { id: this.#at.id, headers, metadata, codec: instance.codec, body: generate.forWorker(edits, instance.codec) }, this)
     this.#step(this.#handOver.begin())
   }
 

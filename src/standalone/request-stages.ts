@@ -24,7 +24,8 @@ export class RequestStages {
   /** Workers that failed this request. */
   readonly failedPrefill = new Set<WorkerId>()
   readonly failedDecode = new Set<WorkerId>()
-  readonly #passedOver = new Set<WorkerId>()
+  readonly #cutOff = new Set<WorkerId>()
+  readonly #id: string
   /** The decode worker computes the prompt of this round by rule. */
   isBypassed = false
   readonly #parts: RoutedGenerateParts
@@ -36,6 +37,7 @@ export class RequestStages {
     this.#parts = parts
     this.#generate = generate
     this.#bookingId = bookingId
+    this.#id = request.id
     const isBinding = parts.pool.affinity !== null || (parts.prefillPool()?.affinity ?? null) !== null
     const key = isBinding ? sessionKey(request, generate) : null
     const { clock, observer } = parts
@@ -46,13 +48,13 @@ export class RequestStages {
   /** The caller's own hints for the stage that answers. */
   decodeRequest(): StageRequest {
     const { routing, model, tokens } = this.#generate
-    return { request: { ...routing, requestId: this.#bookingId, model, tokens }, excluded: this.#excludedDecode(), requested: routing.pin ?? null }
+    return { request: { ...routing, requestId: this.#bookingId, model, tokens }, excluded: this.failedDecode, requested: routing.pin ?? null }
   }
 
   prefillRequest(pool: RoutedPool): StageRequest {
     const { model, tokens } = this.#generate
     const hints = prefillHints(this.#generate, pool)
-    const excluded = new Set([...this.failedPrefill, ...unreachablePrefillWorkers(pool, this.#parts.pool, this.#excludedDecode())])
+    const excluded = new Set([...this.failedPrefill, ...unreachablePrefillWorkers(pool, this.#parts.pool, this.failedDecode)])
     return { request: { ...hints, requestId: this.#bookingId, model, tokens }, excluded, requested: hints.pin ?? null }
   }
 
@@ -62,17 +64,17 @@ export class RequestStages {
     return false
   }
 
-  /** Not this worker in the next rounds, as long as another one can answer. */
-  passOver(workerId: WorkerId): void {
-    this.#passedOver.add(workerId)
+  /** A leg on this worker was ended before it was done. */
+  cutOff(workerId: WorkerId): void {
+    this.#cutOff.add(workerId)
   }
 
-  #excludedDecode(): ReadonlySet<WorkerId> {
-    if (this.#passedOver.size === 0) return this.failedDecode
-    const { pool } = this.#parts
-    const excluded = new Set([...this.failedDecode, ...this.#passedOver])
-    const aside = pool.setAsideIds()
-    return [...(pool.router?.workers ?? [])].some(({ workerId }) => !excluded.has(workerId) && !aside.has(workerId)) ? excluded : this.failedDecode
+  /**
+   * The request's id for a leg on this worker: the caller's own, but where an earlier leg may still be ending. Engines know their work by
+   * its id: they refuse one that runs, and an abort that comes late would hit the newcomer. `attempt`: differs in each round.
+   */
+  legId(workerId: WorkerId, attempt: number): string {
+    return this.#cutOff.has(workerId) ? `${this.#id}-${attempt}` : this.#id
   }
 
   /** Beyond this the request does not go on elsewhere. */

@@ -180,7 +180,7 @@ export class RoutedRequest {
         this.#prefillFailed(pool, failure, handedOver, isPinned)
       },
     }
-    const leg = new PrefillLeg({ parts: this.#parts, owner: this.#owner, pool, routed: this, router, generate, decision, instance, bookingId: this.#bookingId, listener })
+    const leg = new PrefillLeg({ parts: this.#parts, owner: this.#owner, pool, routed: this, router, generate, decision, instance, bookingId: this.#bookingId, id: this.#legId(decision), listener })
     this.#prefill = leg
     leg.send(outgoingHeaders(this.request.headers), this.#tokens)
   }
@@ -191,8 +191,7 @@ export class RoutedRequest {
     if (this.#over) return
     const { options, observer, log } = this.#parts
     if (handedOver) {
-      // The decode leg works on blocks that will not come. Its worker may still be ending it when the next one with this id comes: better another one.
-      if (this.#attempt !== null) this.#stages?.passOver(this.#attempt.workerId)
+      if (this.#attempt !== null) this.#stages?.cutOff(this.#attempt.workerId)
       this.#attempt?.cancel('kill')
       this.#attempt = null
       this.#again(failure)
@@ -292,9 +291,11 @@ export class RoutedRequest {
     observer.onRouted(this.request.id, decision, generate.model)
     this.#logChoice('route', decision)
     const prefill = handOver === null ? null : handOver.leg.worker
-    this.#attempt = new DecodeAttempt({ parts: this.#parts, owner: this.#owner, routed: this, router, generate, decision, instance, bookingId: this.#bookingId, prefill })
+    this.#attempt = new DecodeAttempt({ parts: this.#parts, owner: this.#owner, routed: this, router, generate, decision, instance, bookingId: this.#bookingId, id: this.#legId(decision), prefill })
     this.#attempt.send(outgoingHeaders(this.request.headers), this.#decodeEdits(generate, decision, handOver, taints))
   }
+
+  readonly #legId = ({ workerId }: Decision): string => this.#stages?.legId(workerId, this.#retries + this.#migrations) ?? this.request.id
 
   #decodeEdits(generate: GenerateRequest, decision: Decision, handOver: HandedOver | null, taints: ValueMap | null): RequestEdits {
     const options = this.#stages?.editOptions ?? { decodeKvReuse: false, keepsOverlapCredit: false, annotations: null }
@@ -410,7 +411,7 @@ export class RoutedRequest {
       this.#released()
     }
     const edits = this.#decodeEdits(generate, decision, { leg, payload }, null)
-    const call = client.call(instance, { id: this.request.id, headers: outgoingHeaders(this.request.headers), metadata: this.request.metadata, codec: instance.codec, body: generate.forWorker(edits, instance.codec) }, {
+    const call = client.call(instance, { id: this.#legId(decision), headers: outgoingHeaders(this.request.headers), metadata: this.request.metadata, codec: instance.codec, body: generate.forWorker(edits, instance.codec) }, {
       onPrologue: () => call.kill(), onFrame: () => call.kill(), onEnd: end, onFail: end,
     })
   }
@@ -427,8 +428,10 @@ export class RoutedRequest {
     this.#parked?.cancel()
     this.#parked = null
     this.#parkedHandOver = null
-    this.#prefill?.kill()
+    const prefill = this.#prefill
     this.#prefill = null
+    if (prefill?.isPending === true) this.#stages?.cutOff(prefill.worker.workerId)
+    prefill?.kill()
   }
 
   // ---- Answers ----
