@@ -1,9 +1,11 @@
-/** `npm run bench [-- kernels|router|startup …] [options]`: measures, prints, and keeps the figures of runs that count. */
+/** `npm run bench [-- router|frontend|startup|kernels …] [options]`: measures, prints, and keeps the figures of runs that count. */
 import { existsSync, mkdirSync, writeFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { parseArgs } from 'node:util'
 import { prepareDynamo, type DynamoInstallation } from '../interop/dynamo-venv.ts'
 import { repoRoot } from '../test/repo-root.ts'
+import { compareFrontends, topologies, type FrontendCell } from './frontend-compare.ts'
+import { frontendText } from './frontend-report.ts'
 import { benchDecision } from './kernels/decision.ts'
 import { benchEventDecoding } from './kernels/event-decoding.ts'
 import { benchHashing } from './kernels/hashing.ts'
@@ -15,17 +17,19 @@ import { measureStartup } from './startup.ts'
 
 const help = `npm run bench [-- SECTION ...] [options]
 
-Sections: router, startup, kernels; all when none is named.
-  --rounds N        rounds of the comparison and of the index (7); fewer than 5 are printed but not kept
+Sections: router, frontend, startup, kernels; all when none is named.
+  --rounds N        rounds of the comparisons and of the index (7); fewer than 5 are printed but not kept
   --starts N        starts of each router (9); fewer than 9 are not kept
-  --seconds S       length of one turn of the comparison (4)
-  --cells A,B       concurrency x output tokens (1x16,16x16,64x16,16x128)
+  --seconds S       length of one turn of a comparison (4)
+  --cells A,B       router: concurrency x output tokens (1x16,16x16,64x16,16x128)
+  --http-cells A,B  frontend: the same (16x16,16x128), each streamed and whole, aggregated and disaggregated
   --cli PATH        our command line (dist/cli/main.js, or WARMPATH_BENCH_CLI)
   --router-args=T   more arguments for both routers, such as "--no-router-kv-events"
-  --profile FOLDER  CPU profile of our router there; not kept
+  --profile FOLDER  CPU profiles of our processes there; not kept
   --force           begin in spite of a load average above 1.5; not kept
   --keep            keep the figures all the same
 `
+const sectionNames: readonly string[] = ['router', 'frontend', 'startup', 'kernels']
 const loadMax = 1.5
 const say = (text: string): void => { process.stdout.write(`${text}\n`) }
 
@@ -37,15 +41,15 @@ function readOptions() {
     options: {
       rounds: { type: 'string', default: '7' }, starts: { type: 'string', default: '9' }, seconds: { type: 'string', default: '4' },
       cells: { type: 'string', default: '1x16,16x16,64x16,16x128' }, cli: { type: 'string', default: process.env['WARMPATH_BENCH_CLI'] ?? join(repoRoot, 'dist', 'cli', 'main.js') },
-      'router-args': { type: 'string', default: '' }, profile: { type: 'string' }, force: { type: 'boolean', default: false }, keep: { type: 'boolean', default: false }, help: { type: 'boolean', default: false },
+      'http-cells': { type: 'string', default: '16x16,16x128' }, 'router-args': { type: 'string', default: '' }, profile: { type: 'string' }, force: { type: 'boolean', default: false }, keep: { type: 'boolean', default: false }, help: { type: 'boolean', default: false },
     },
   })
-  const sections = positionals.length > 0 ? positionals : ['router', 'startup', 'kernels']
-  const unknown = sections.find((name) => !['router', 'startup', 'kernels'].includes(name))
-  if (unknown !== undefined) throw new BenchError(`section ${unknown} is unknown; there are router, startup and kernels`)
+  const sections = positionals.length > 0 ? positionals : [...sectionNames]
+  const unknown = sections.find((name) => !sectionNames.includes(name))
+  if (unknown !== undefined) throw new BenchError(`section ${unknown} is unknown; there are ${sectionNames.join(', ')}`)
   return {
     sections, help: values.help, force: values.force, keep: values.keep, routerArguments: values['router-args'].split(' ').filter(Boolean), cliPath: resolve(values.cli), profile: values.profile ?? null,
-    rounds: positive('--rounds', values.rounds), starts: positive('--starts', values.starts), seconds: positive('--seconds', values.seconds), cells: parseCells(values.cells),
+    rounds: positive('--rounds', values.rounds), starts: positive('--starts', values.starts), seconds: positive('--seconds', values.seconds), cells: parseCells('--cells', values.cells), httpCells: parseCells('--http-cells', values['http-cells']),
   }
 }
 
@@ -55,14 +59,24 @@ function positive(flag: string, text: string): number {
   return value
 }
 
-function parseCells(text: string): Cell[] {
-  const cells = text.split(',').map((cell): Cell => {
-    const [, concurrency, outputTokens] = /^([1-9]\d*)x([1-9]\d*)$/.exec(cell) ?? []
-    if (concurrency === undefined) throw new BenchError(`--cells ${cell}: write CONCURRENCYxTOKENS, such as 16x128`)
-    return { mode: 'generate', concurrency: Number(concurrency), outputTokens: Number(outputTokens) }
-  })
-  return [...cells, { mode: 'best', concurrency: 16, outputTokens: 0 }]
+interface Size {
+  readonly concurrency: number
+  readonly outputTokens: number
 }
+
+function parseCells(flag: string, text: string): Size[] {
+  return text.split(',').map((cell) => {
+    const [, concurrency, outputTokens] = /^([1-9]\d*)x([1-9]\d*)$/.exec(cell) ?? []
+    if (concurrency === undefined) throw new BenchError(`${flag} ${cell}: write CONCURRENCYxTOKENS, such as 16x128`)
+    return { concurrency: Number(concurrency), outputTokens: Number(outputTokens) }
+  })
+}
+
+const routerCells = (sizes: readonly Size[]): Cell[] =>
+  [...sizes.map((size) => ({ mode: 'generate' as const, ...size })), { mode: 'best', concurrency: 16, outputTokens: 0 }]
+
+const frontendCells = (sizes: readonly Size[]): FrontendCell[] =>
+  topologies.flatMap((topology) => [true, false].flatMap((stream) => sizes.map((size) => ({ topology, stream, ...size }))))
 
 function requireDynamo(): DynamoInstallation {
   const dynamo = prepareDynamo()
@@ -82,12 +96,18 @@ async function run(): Promise<void> {
   if (needsDynamo && !existsSync(cliPath)) throw new BenchError(`${cliPath} is not there: run npm run build, or name it with --cli`)
   const dynamo = needsDynamo ? requireDynamo() : null
   const results: { -readonly [Key in keyof Results]: Results[Key] } = { ...readResults() }
+  if (options.profile !== null) mkdirSync(options.profile, { recursive: true })
   if (sections.includes('router') && dynamo !== null) {
     const facts = circumstances(rounds, seconds)
-    if (options.profile !== null) mkdirSync(options.profile, { recursive: true })
-    const figures = await compareRouters({ dynamo, cliPath, rounds, seconds, cells: options.cells, routerArguments: options.routerArguments, profileFolder: options.profile, progress: say })
+    const figures = await compareRouters({ dynamo, cliPath, rounds, seconds, cells: routerCells(options.cells), routerArguments: options.routerArguments, profileFolder: options.profile, progress: say })
     results.router = { circumstances: facts, figures }
     say(`\n${routerText(results.router)}\n`)
+  }
+  if (sections.includes('frontend') && dynamo !== null) {
+    const facts = circumstances(rounds, seconds)
+    const figures = await compareFrontends({ dynamo, cliPath, rounds, seconds, cells: frontendCells(options.httpCells), profileFolder: options.profile, progress: say })
+    results.frontend = { circumstances: facts, figures }
+    say(`\n${frontendText(results.frontend)}\n`)
   }
   if (sections.includes('startup') && dynamo !== null) {
     const facts = circumstances(starts, 0)

@@ -1,37 +1,10 @@
 /** Results as Markdown: what the terminal shows and what `docs/benchmarks.md` holds. */
 import { median } from './measure.ts'
-import type { Circumstances, KernelFigures, Results, Section } from './results.ts'
+import { frontendText } from './frontend-report.ts'
+import { circumstancesText, digits, short, span, table, verdict, verdictTable, type Verdict } from './markdown.ts'
+import type { KernelFigures, Results, Section } from './results.ts'
 import { middle, type CellFigures, type RouterFigures, type Turn } from './router-compare.ts'
 import { idleSeconds, type StartupFigures } from './startup.ts'
-
-const digits = (value: number, places: number): string => (Number.isFinite(value) ? value.toFixed(places) : '-')
-
-/** Three significant digits, without an exponent. */
-const short = (value: number): string => digits(value, value >= 100 ? 0 : value >= 10 ? 1 : 2)
-
-function table(head: readonly string[], rows: readonly (readonly (string | number)[])[]): string {
-  return [head, head.map(() => '---'), ...rows].map((cells) => `| ${cells.join(' | ')} |`).join('\n')
-}
-
-function span(values: readonly number[], show: (value: number) => string = short): string {
-  return values.length === 0 ? '-' : `${show(median(values))} (${show(Math.min(...values))} to ${show(Math.max(...values))})`
-}
-
-function circumstancesText({ date, commit, versions, machine, loadBefore, rounds, seconds }: Circumstances, unit: string): string {
-  const turns = seconds > 0 ? ` of ${seconds} s` : ''
-  return `${date}, commit ${commit}: Warmpath ${versions.warmpath}, Dynamo ${versions.dynamo}, Node ${versions.node}, Linux ${versions.kernel}, ` +
-    `${machine.cores} cores of ${machine.cpu}, ${machine.memoryGiB} GiB; ${rounds} ${unit}${turns}; load average before ${digits(loadBefore, 2)}.`
-}
-
-export interface Verdict {
-  readonly what: string
-  readonly value: string
-  readonly target: string
-  readonly isMet: boolean
-}
-
-const verdict = (what: string, value: number, max: number, unit = ''): Verdict =>
-  ({ what, value: `${digits(value, value < 10 ? 3 : 1)}${unit}`, target: `at most ${max}${unit}`, isMet: value <= max })
 
 const cellName = ({ mode, concurrency, outputTokens }: CellFigures): string =>
   mode === 'best' ? `best_worker_id, ${concurrency} at once` : `${concurrency} at once, ${outputTokens} tokens`
@@ -62,9 +35,6 @@ export const startupVerdicts = ({ helpSeconds, registeredSeconds, idleRssMiB }: 
   verdict('`warmpath router` until registered', median(registeredSeconds.ours), 0.7, ' s'),
   verdict(`resident memory after ${idleSeconds} s idle`, idleRssMiB.ours, 150, ' MiB'),
 ]
-
-const verdictTable = (verdicts: readonly Verdict[]): string =>
-  table(['Figure', 'Measured', 'Target', 'Met'], verdicts.map(({ what, value, target, isMet }) => [what, value, target, isMet ? 'yes' : '**no**']))
 
 export function routerText({ circumstances, figures }: Section<RouterFigures>): string {
   const rows = figures.cells.flatMap((cell) => (['direct', 'real', 'ours'] as const).filter((target) => cell.turns[target].length > 0).map((target) => {
@@ -134,17 +104,18 @@ export function kernelsText({ circumstances, figures }: Section<KernelFigures>):
 }
 
 /** The whole page. */
-export function benchmarksPage({ router, startup, kernels }: Results): string {
+export function benchmarksPage({ router, frontend, startup, kernels }: Results): string {
   return [
     '# Benchmarks',
     'Written by `npm run bench` from `bench/results/latest.json`; do not edit. Figures are of the machine and day that each section names.',
-    'The figures to quote are CPU per request of the router\'s process tree and the latency it adds. Requests per second are capped by the Python client and ' +
+    'The figures to quote are CPU per request of the process tree and the latency it adds. Requests per second are capped by the Python client and ' +
       'workers, which share the cores with the router: the direct row is the ceiling for any router.',
     ...(router === undefined ? [] : ['## The router beside the real one', routerText(router)]),
+    ...(frontend === undefined ? [] : ['## The frontend beside the real one', frontendText(frontend)]),
     ...(startup === undefined ? [] : ['## Start', startupText(startup)]),
     ...(kernels === undefined ? [] : ['## Kernels', kernelsText(kernels)]),
     '## How to repeat',
-    '```\nnpm run bench                        # everything, about ten minutes\nnpm run bench -- router --rounds 7    # the comparison alone\n' +
+    '```\nnpm run bench                        # everything, about twenty minutes\nnpm run bench -- router --rounds 7    # one comparison alone\nnpm run bench -- frontend\n' +
       'npm run bench -- kernels startup\nnpm run bench -- router --cells 16x16 --rounds 1 --seconds 1 --force    # a first look: not kept\n```',
     'The comparison needs Python 3.10 or later: the real Dynamo is installed into a git-ignored folder, or taken from `WARMPATH_DYNAMO_VENV`. Nothing else may run ' +
       'meanwhile: the run does not begin above a load average of 1.5. Both routers run in one deployment with file discovery, TCP and ZMQ, each over two trivial workers; ' +

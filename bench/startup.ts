@@ -1,12 +1,12 @@
 /** How long a start takes until help is printed and until the router is in discovery, and what it holds when idle. */
 import { spawnSync } from 'node:child_process'
-import { readFileSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { Deployment, type Managed } from '../interop/deployment.ts'
 import type { DynamoInstallation } from '../interop/dynamo-venv.ts'
 import { repoRoot } from '../test/repo-root.ts'
 import { elapsedNs } from './measure.ts'
+import { rssMiB } from './process-tree.ts'
 
 export interface StartupFigures {
   readonly helpSeconds: readonly number[]
@@ -16,29 +16,6 @@ export interface StartupFigures {
 }
 
 export const idleSeconds = 10
-
-function processTree(pid: number): number[] {
-  const children = new Map<number, number[]>()
-  for (const name of readdirSync('/proc')) {
-    const stat = /^\d+$/.test(name) ? readProc(name, 'stat') : ''
-    const parent = Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[1])
-    if (stat !== '') children.set(parent, [...children.get(parent) ?? [], Number(name)])
-  }
-  const found = [pid]
-  for (const member of found) found.push(...children.get(member) ?? [])
-  return found
-}
-
-function readProc(pid: number | string, file: string): string {
-  try {
-    return readFileSync(join('/proc', String(pid), file), 'utf8')
-  } catch {
-    return ''
-  }
-}
-
-const rssMiB = (pid: number): number =>
-  processTree(pid).reduce((sum, member) => sum + Number(/VmRSS:\s+(\d+) kB/.exec(readProc(member, 'status'))?.[1] ?? 0) / 1024, 0)
 
 const endpoint = 'startup.backend.generate'
 
