@@ -347,7 +347,10 @@ test('a hand-over that fails with a single decode worker: the next leg there has
     response.writeItem(encodeData({ token_ids: [] }, request.codec))
     if (!first) return void response.end()
     first = false
-    setTimeout(() => response.abort(), 20)
+    setTimeout(() => {
+      response.writeItem(encodeFailureItem({ class: 'Internal', reason: 'backend.unknown', message: 'late' }, request.codec))
+      response.end()
+    }, 20)
   }
   const prefills = [await prefillWorker(either, bootstrap), await prefillWorker(either, bootstrap)]
   const running = new Set<string>()

@@ -27,11 +27,14 @@ export interface PrefillFailureFacts {
   readonly pinned: boolean
 }
 
-/** Transport, unavailability, overload, timeout and internal errors may be mended by another worker; a bad request never. */
+/**
+ * Transport, unavailability, overload, timeout and internal errors may be mended by another worker; a bad request never. After a hand-over both
+ * stages are to be done anew.
+ */
 export function afterPrefillFailure(facts: PrefillFailureFacts): 'retry' | 'decode-only' | 'fail' {
   const { failure, policy } = facts
   const mendable = isRetryableElsewhere(failure) || failure.class === 'Internal' || failure.class === 'CapacityExhausted' || failure.class === 'DeadlineExceeded' || failure.class === 'BackendProtocol'
-  if (!mendable || facts.handedOver) return 'fail'
+  if (!mendable) return 'fail'
   if (policy.retry && facts.retriesLeft > 0 && !facts.pinned) return 'retry'
-  return policy.decodeOnly && facts.decodeOnlyPossible ? 'decode-only' : 'fail'
+  return policy.decodeOnly && facts.decodeOnlyPossible && !facts.handedOver ? 'decode-only' : 'fail'
 }

@@ -190,16 +190,16 @@ export class RoutedRequest {
     if (this.#releasing) return this.#released()
     if (this.#over) return
     const { options, observer, log } = this.#parts
+    const decodeOnlyPossible = !isBootstrapPool(pool) && this.#parts.needsBootstrap?.() !== true
+    const step = afterPrefillFailure({ policy: options.onPrefillError, failure, handedOver, retriesLeft: options.retryLimit - this.#retries, decodeOnlyPossible, pinned })
+    const isRetried = step === 'retry' && this.#stages?.hasOtherPrefill(pool) === true
     if (handedOver) {
       if (this.#attempt !== null) this.#stages?.cutOff(this.#attempt.workerId)
       this.#attempt?.cancel('kill')
       this.#attempt = null
-      this.#again(failure)
-      return
+      if (!isRetried || this.relayedAny) return this.#again(failure)
     }
-    const decodeOnlyPossible = !isBootstrapPool(pool) && this.#parts.needsBootstrap?.() !== true
-    const step = afterPrefillFailure({ policy: options.onPrefillError, failure, handedOver, retriesLeft: options.retryLimit - this.#retries, decodeOnlyPossible, pinned })
-    if (step === 'retry' && this.#stages?.hasOtherPrefill(pool) === true) {
+    if (isRetried) {
       this.#retries += 1
       observer.onRetry(failure)
       this.#startPrefill(pool, failure)
