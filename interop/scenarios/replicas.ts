@@ -2,7 +2,8 @@
 import assert from 'node:assert/strict'
 import { setTimeout as delay } from 'node:timers/promises'
 import { freePort, generateRequest, until, type Deployment, type Driver, type Managed } from '../deployment.ts'
-import { randomTokens, seeded, workerOf, type OverlapAnswer, type Scenario } from '../scenario.ts'
+import { randomTokens, routerEndpoint, seeded, workerOf, type OverlapAnswer, type Scenario } from '../scenario.ts'
+import { httpPortOf } from './equality.ts'
 import { startNats } from './planes.ts'
 
 const target = ['--endpoint', 'dynamo.backend.generate', '--router-block-size', '16'] as const
@@ -73,6 +74,79 @@ async function sharesLoad(deployment: Deployment, env: NodeJS.ProcessEnv = {}): 
   }
 }
 
+/** Requests per worker as a router counts them, its own and those of others. */
+async function counted({ process }: Ours): Promise<ReadonlyMap<string, number>> {
+  const response = await fetch(`http://127.0.0.1:${await httpPortOf(process)}/explain?ids=string`, { method: 'POST', body: '[1,2,3]', headers: { 'content-type': 'application/json' } })
+  const { candidates } = await response.json() as { candidates: { worker_id: string; active_requests: number }[] }
+  return new Map(candidates.map((row) => [String(row.worker_id), row.active_requests]))
+}
+
+async function learnsAndForgets(deployment: Deployment): Promise<void> {
+  deployment.mocker('mockers', ['--num-workers', 8, '--num-gpu-blocks-override', 4096, '--speedup-ratio', 0.3])
+  const ids = await deployment.registered('dynamo/backend/generate', 8, undefined, 'mdc')
+  const [a, b] = await Promise.all([ours(deployment, 'ours-a', sync), ours(deployment, 'ours-b', sync)])
+  const driver = await deployment.driver()
+  for (const { name } of [a, b]) await knows(driver, name, 8)
+  await hold(driver, 'ours-a', ids.slice(0, 4), 24, 60)
+  await hold(driver, 'ours-b', ids.slice(0, 4), 8, 60)
+  const stands = async (router: Ours, perWorker: number): Promise<boolean> => {
+    const requests = await counted(router)
+    return ids.every((id, index) => requests.get(String(id)) === (index < 4 ? perWorker : 0))
+  }
+  await until('each counts what both hold', async () => await stands(a, 8) && await stands(b, 8), 5000)
+  const startedMs = Date.now()
+  const newcomer = await ours(deployment, 'ours-c', sync)
+  await knows(driver, 'ours-c', 8)
+  const readyMs = Date.now()
+  await until('a new replica counts it too', () => stands(newcomer, 8), 5000)
+  process.stdout.write(`     a new replica knows the load ${Date.now() - readyMs} ms after its workers, ${readyMs - startedMs} ms after its start\n`)
+  assert.ok(await shareOf(driver, 'ours-c', ids.slice(4), 32) >= 0.9)
+  deployment.signal(a.process, 'SIGKILL')
+  const killedMs = Date.now()
+  await until('the bookings of a killed replica end', async () => await stands(b, 2) && await stands(newcomer, 2), 30_000)
+  process.stdout.write(`     bookings of a killed replica ended after ${((Date.now() - killedMs) / 1000).toFixed(1)} s\n`)
+}
+
+/** Both replicas are replaced in turn while requests come without pause. */
+async function rollingRestart(deployment: Deployment): Promise<void> {
+  deployment.mocker('mockers', ['--num-workers', 4, '--speedup-ratio', 1])
+  await deployment.registered('dynamo/backend/generate', 4, undefined, 'mdc')
+  const start = (label: string): Managed => deployment.warmpath(label, ['router', ...sync])
+  const first = [start('first-a'), start('first-b')]
+  await deployment.registered('dynamo/router/generate', 2)
+  const driver = await deployment.driver()
+  await knows(driver, 'router', 4)
+  let isOver = false
+  const errors: string[] = []
+  let answered = 0
+  const ask = async (): Promise<void> => {
+    const request = generateRequest(randomTokens(random, 64), { stop_conditions: { max_tokens: 20, ignore_eos: true } })
+    let { error } = await driver.call(routerEndpoint.generate, request, { quiet: true, timeoutSeconds: 30 })
+    // Dynamo's client gives up a request that has no prologue yet when a record goes, and its frontend then migrates it: so do we, once.
+    if ((error?.message ?? '').startsWith('Unavailable: Worker disconnected before response stream was established')) {
+      error = (await driver.call(routerEndpoint.generate, request, { quiet: true, timeoutSeconds: 30 })).error
+    }
+    if (error === null) answered += 1
+    else errors.push(error.message)
+  }
+  const load = Promise.all(Array.from({ length: 12 }, async () => { while (!isOver) await ask() }))
+  for (const [index, old] of first.entries()) {
+    const before = answered
+    await until('requests flow', () => answered > before + 30)
+    assert.equal(await deployment.stop(old, 'SIGTERM', 40_000), 0)
+    start(`second-${index}`)
+    await deployment.registered('dynamo/router/generate', 2)
+    // The client finds the new one by itself.
+    await until('the client knows both', async () => (await driver.instances(routerEndpoint.generate)).length === 2)
+  }
+  const before = answered
+  await until('requests flow', () => answered > before + 30)
+  isOver = true
+  await load
+  assert.deepEqual(errors, [])
+  process.stdout.write(`     ${answered} requests answered, none lost\n`)
+}
+
 async function natsEnv(deployment: Deployment): Promise<NodeJS.ProcessEnv> {
   const port = await freePort()
   await startNats(deployment, port)
@@ -80,6 +154,8 @@ async function natsEnv(deployment: Deployment): Promise<NodeJS.ProcessEnv> {
 }
 
 export const replicaScenarios: readonly Scenario[] = [
+  { name: 'replicas-newcomer-and-death', timeoutSeconds: 150, run: learnsAndForgets },
+  { name: 'replicas-rolling-restart', timeoutSeconds: 150, run: rollingRestart },
   { name: 'replicas-share-load-zmq', timeoutSeconds: 180, run: (deployment) => sharesLoad(deployment) },
   { name: 'replicas-share-load-nats', timeoutSeconds: 180, run: async (deployment) => sharesLoad(deployment, await natsEnv(deployment)) },
 ]
