@@ -19,6 +19,8 @@ const rooms: Readonly<Record<string, readonly string[]>> = {
   policies: ['model', 'ports', 'scheduling'],
   router: ['model', 'ports', 'queue', 'policies', 'index', 'load', 'scheduling', 'hashing', 'kv-events'],
   disagg: ['model', 'ports', 'msgpack'],
+  // Hooks of the module loader stand outside the process, too: they name `warmpath` by its built entries.
+  'policy-files': ['model', 'ports', 'policies', 'index.ts', 'hashing.ts', 'index', 'hashing', 'node'],
   affinity: ['model'],
   'system-ports': ['ports', 'node'],
   dynamo: ['model', 'ports', 'msgpack', 'hashing', 'kv-events', 'index', 'router', 'node', 'lossless-json', 'etcd3', 'zeromq', '@nats-io/transport-node', '@noble/hashes', 'undici', 'yaml'],

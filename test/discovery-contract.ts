@@ -19,11 +19,13 @@ export interface ContractOptions {
   /** The store keeps any text, not only records. */
   readonly holdsAnyText: boolean
   readonly createStore: () => Promise<DiscoveryStore>
+  /** The largest integer that the store keeps whole; left out: any u64. */
+  readonly integerMax?: bigint
 }
 
 const bucket: Bucket = 'v1/instances'
 const never = new AbortController().signal
-const big = 13_428_561_255_892_356_228n
+const anyBig = 13_428_561_255_892_356_228n
 
 /** Starts a handle. */
 export async function started(discovery: Discovery): Promise<Discovery> {
@@ -48,6 +50,7 @@ export class Recorder {
 }
 
 export function discoveryContract(options: ContractOptions): void {
+  const big = options.integerMax ?? anyBig
   const contract = (what: string, body: (store: DiscoveryStore) => Promise<void>): void => {
     test(`${options.name}: ${what}`, { skip: options.skip }, async () => {
       const store = await options.createStore()

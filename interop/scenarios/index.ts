@@ -20,8 +20,9 @@ import { planeScenarios } from './planes.ts'
 import { queueScenarios } from './queue.ts'
 import { replicaScenarios } from './replicas.ts'
 import { sdkScenarios } from './sdk.ts'
+import { kubernetesScenarios } from './kubernetes.ts'
 import { vllmScenarios } from './vllm.ts'
 
 export const scenarios: readonly Scenario[] = [
-  ...endpointScenarios, ...failureScenarios, ...equalityScenarios, ...chainScenarios, ...disaggScenarios, ...combinationScenarios, ...conditionalScenarios, ...captureScenarios, ...frontendScenarios, ...apiScenarios, ...parserScenarios, ...globalRouterScenarios, ...etcdScenarios, ...churnScenarios, ...loadScenarios, ...queueScenarios, ...replicaScenarios, ...sdkScenarios, ...planeScenarios, ...generationScenarios, ...vllmScenarios,
+  ...endpointScenarios, ...failureScenarios, ...equalityScenarios, ...chainScenarios, ...disaggScenarios, ...combinationScenarios, ...conditionalScenarios, ...captureScenarios, ...frontendScenarios, ...apiScenarios, ...parserScenarios, ...globalRouterScenarios, ...etcdScenarios, ...churnScenarios, ...loadScenarios, ...queueScenarios, ...replicaScenarios, ...sdkScenarios, ...planeScenarios, ...generationScenarios, ...kubernetesScenarios, ...vllmScenarios,
 ]

@@ -226,7 +226,6 @@ test('planes that are not spoken are refused by their variable, with what to set
   await refuses([], /^DYN_RESPONSE_PLANE quic: not available in this version \(responses travel over TCP only; set it to tcp/, { env: { DYN_RESPONSE_PLANE: 'quic' } })
   const { values: nats } = await parse(target, { env: { DYN_REQUEST_PLANE: 'NATS', DYN_EVENT_PLANE: ' nats ', NATS_SERVER: 'nats://a:1', DYN_TCP_TLS_KEY_PATH: '/key' } })
   assert.deepEqual([nats.requestPlane, nats.eventPlane, nats.natsServer, nats.tcpTlsKey], ['nats', 'nats', 'nats://a:1', '/key'])
-  await refuses([], /^DYN_DISCOVERY_BACKEND kubernetes: not available/, { env: { DYN_DISCOVERY_BACKEND: 'kubernetes' } })
   await refuses([], /^DYN_DISCOVERY_BACKEND: "fil" is not valid \(did you mean file\?\)/, { env: { DYN_DISCOVERY_BACKEND: 'fil' } })
   const { values } = await parse(target, { env: { DYN_DISCOVERY_BACKEND: 'file', DYN_FILE_KV: '/kv', DYN_EVENT_PLANE: '', DYN_TCP_TLS_INSECURE: 'false', DYN_SYSTEM_PORT: '40000' } })
   assert.deepEqual([values.discoveryBackend, values.fileKv, values.eventPlane, values.systemPort], ['file', '/kv', 'zmq', 40000])

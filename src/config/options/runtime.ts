@@ -5,6 +5,7 @@ import { natsOptions, tlsOptions } from './planes.ts'
 const env = (name: string, ...names: string[]) => ({ name, isFlag: false as const, since: 'Dynamo', env: names })
 const planes = 'Planes and discovery'
 const etcd = 'etcd'
+const kubernetes = 'Kubernetes'
 const tcp = 'TCP'
 const system = 'Health, metrics and log'
 const life = 'Start and end'
@@ -77,7 +78,6 @@ export const runtimeOptions = {
   discoveryBackend: textOption('etcd', {
     ...env('discovery-backend', 'DYN_DISCOVERY_BACKEND'), choices: ['etcd', 'file', 'mem', 'kubernetes'], choiceAliases: { memory: 'mem' },
     section: planes, help: 'Where processes find each other.',
-    unavailable: { ...later, mend: 'use etcd, file or mem', refuses: (value) => value === 'kubernetes' },
   }),
   fileKv: maybePath({
     ...env('file-kv', 'DYN_FILE_KV'), section: planes, defaultText: '`dynamo_store_kv` in the temporary folder',
@@ -115,6 +115,15 @@ export const runtimeOptions = {
     'zmq-event-subscriber-channel-capacity', 'DYN_ZMQ_EVENT_SUBSCRIBER_CHANNEL_CAPACITY', planes, 'at most 100,000 messages of a publisher wait; more are dropped and recovered',
   ),
   zmqIoThreads: integerOption(4, { ...env('zmq-io-threads', 'DYN_ZMQ_IO_THREADS'), minimum: 1, maximum: 64, section: planes, help: 'Threads that move event messages.' }),
+  podName: maybeText({ ...env('pod-name', 'POD_NAME'), section: kubernetes, help: 'Name of the pod, where /etc/podinfo/pod_name does not tell.' }),
+  podUid: maybeText({ ...env('pod-uid', 'POD_UID'), section: kubernetes, help: 'Uid of the pod, where /etc/podinfo/pod_uid does not tell.' }),
+  podNamespace: maybeText({ ...env('pod-namespace', 'POD_NAMESPACE'), section: kubernetes, defaultText: '`default`', help: 'Namespace of the pod, where /etc/podinfo/pod_namespace does not tell.' }),
+  kubeDiscoveryMode: textOption('pod', {
+    ...env('kube-discovery-mode', 'DYN_KUBE_DISCOVERY_MODE'), choices: ['pod', 'container'], section: kubernetes,
+    help: 'One process per pod, or per container of a pod.',
+  }),
+  containerName: maybeText({ ...env('container-name', 'CONTAINER_NAME'), section: kubernetes, help: 'Name of the container, in mode container.' }),
+  kubeconfig: maybePath({ ...env('kubeconfig', 'KUBECONFIG'), section: kubernetes, defaultText: "~/.kube/config, else the pod's service account", help: 'How the API server is reached.' }),
   etcdEndpoints: textOption('http://localhost:2379', {
     ...env('etcd-endpoints', 'ETCD_ENDPOINTS'), section: etcd,
     help: 'Addresses of etcd, separated by commas.',

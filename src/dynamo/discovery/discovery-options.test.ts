@@ -35,7 +35,7 @@ test('the file store has a place of its own unless named', () => {
 })
 
 test('other backends are refused with value and choice', () => {
-  for (const [value, reason] of [['kubernetes', 'not available in this version'], ['consul', 'not a discovery backend'], ['', 'not a discovery backend'], ['File', 'not a discovery backend']] as const) {
+  for (const [value, reason] of [['consul', 'not a discovery backend'], ['', 'not a discovery backend'], ['File', 'not a discovery backend']] as const) {
     assert.throws(
       () => discoveryOptionsFromEnv({ DYN_DISCOVERY_BACKEND: value }),
       (error) => error instanceof DiscoveryOptionError && error.message.includes(`DYN_DISCOVERY_BACKEND=${JSON.stringify(value)}`) && error.message.includes(reason) && error.message.includes('file'),

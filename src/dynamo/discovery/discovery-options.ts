@@ -1,4 +1,5 @@
 /** Which discovery backend, with what settings; and the same from Dynamo's environment variables. */
+import { readFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Clock, Log } from '../../ports.ts'
@@ -32,7 +33,21 @@ export interface EtcdBackendOptions {
   readonly tls?: { readonly ca: string; readonly clientCert?: string; readonly clientKey?: string }
 }
 
-export type DiscoveryBackendOptions = FileBackendOptions | MemoryBackendOptions | EtcdBackendOptions
+export interface KubeBackendOptions {
+  readonly backend: 'kubernetes'
+  /** Null: that of the kubeconfig's context, else `default`. */
+  readonly namespace: string | null
+  /** Name of this process's custom resource. */
+  readonly resourceName: string
+  readonly podName: string
+  readonly podUid: string
+  /** `container`: one resource per container, and readiness of containers instead of endpoints. */
+  readonly mode: 'pod' | 'container'
+  /** Where the API server is looked for: `KUBECONFIG`, `KUBERNETES_SERVICE_HOST`. */
+  readonly env: Environment
+}
+
+export type DiscoveryBackendOptions = FileBackendOptions | MemoryBackendOptions | EtcdBackendOptions | KubeBackendOptions
 export type DiscoveryOptions = DiscoveryBackendOptions & { readonly clock: Clock; readonly log: Log }
 
 /** A setting that names no usable discovery. The message names the variable, the value and what is valid. */
@@ -75,6 +90,34 @@ function etcdOptionsFromEnv(env: Environment): EtcdBackendOptions {
   return options
 }
 
+const podFolder = '/etc/podinfo'
+
+/** What the downward API has put into a file, else the variable. */
+function podInfo(env: Environment, file: string, variable: string): string {
+  try {
+    return readFileSync(join(podFolder, file), 'utf8').trim()
+  } catch {
+    return env[variable] ?? ''
+  }
+}
+
+function kubeOptionsFromEnv(env: Environment): KubeBackendOptions {
+  const wayOut = 'or do without Kubernetes: DYN_DISCOVERY_BACKEND=etcd'
+  const podName = podInfo(env, 'pod_name', 'POD_NAME')
+  if (podName === '') throw new DiscoveryOptionError('POD_NAME', podName, `Kubernetes discovery needs the name of the pod (downward API: metadata.name); ${wayOut}`)
+  const podUid = podInfo(env, 'pod_uid', 'POD_UID')
+  if (podUid === '') throw new DiscoveryOptionError('POD_UID', podUid, `Kubernetes discovery needs the uid of the pod (downward API: metadata.uid); ${wayOut}`)
+  const mode = env['DYN_KUBE_DISCOVERY_MODE'] || 'pod'
+  if (mode !== 'pod' && mode !== 'container') throw new DiscoveryOptionError('DYN_KUBE_DISCOVERY_MODE', mode, 'use pod or container')
+  const container = env['CONTAINER_NAME'] ?? ''
+  if (mode === 'container' && container === '') throw new DiscoveryOptionError('CONTAINER_NAME', container, 'needed with DYN_KUBE_DISCOVERY_MODE=container')
+  const namespace = podInfo(env, 'pod_namespace', 'POD_NAMESPACE')
+  return {
+    backend: 'kubernetes', mode, podName, podUid, namespace: namespace === '' ? null : namespace, env,
+    resourceName: mode === 'pod' || container === 'main' ? podName : `${podName}-${container}`,
+  }
+}
+
 /**
  * The backend that Dynamo's environment variables ask for: `DYN_DISCOVERY_BACKEND` (default etcd), `DYN_FILE_KV`, `ETCD_*`.
  * Errors: DiscoveryOptionError for a backend that does not exist or is not built.
@@ -85,9 +128,8 @@ export function discoveryOptionsFromEnv(env: Environment): DiscoveryBackendOptio
     case 'etcd': return etcdOptionsFromEnv(env)
     case 'file': return { backend, root: present(env['DYN_FILE_KV']) ? env['DYN_FILE_KV'] : join(tmpdir(), 'dynamo_store_kv') }
     case 'mem': return { backend }
-    case 'kubernetes':
-      throw new DiscoveryOptionError('DYN_DISCOVERY_BACKEND', backend, 'not available in this version; use etcd, file or mem')
+    case 'kubernetes': return kubeOptionsFromEnv(env)
     default:
-      throw new DiscoveryOptionError('DYN_DISCOVERY_BACKEND', backend, 'not a discovery backend; use etcd, file or mem')
+      throw new DiscoveryOptionError('DYN_DISCOVERY_BACKEND', backend, 'not a discovery backend; use etcd, kubernetes, file or mem')
   }
 }
