@@ -6,8 +6,6 @@ import type { ParsedConfig } from '../config/parse-command.ts'
 import { UsageError } from '../config/usage-error.ts'
 import { createDiscovery } from '../dynamo/discovery/create-discovery.ts'
 import { DiscoveryOptionError, discoveryOptionsFromEnv } from '../dynamo/discovery/discovery-options.ts'
-import { createTcpRequestClient } from '../dynamo/request-plane/tcp-client.ts'
-import { createTcpRequestServer } from '../dynamo/request-plane/tcp-server.ts'
 import { parseJsonBytes } from '../dynamo/wire/json.ts'
 import { readModelFiles } from '../worker/model-files.ts'
 import { GlobalRouter, type GlobalRouterOptions } from '../global-router/global-router.ts'
@@ -16,7 +14,9 @@ import { GlobalRouterMetrics } from '../observability/global-router-metrics.ts'
 import { startSystemServer } from '../observability/system-server.ts'
 import type { Json, JsonObject } from '../ports.ts'
 import { metered } from '../standalone/metered.ts'
-import { systemClock } from '../system-ports.ts'
+import { systemClock, systemRandom } from '../system-ports.ts'
+import { showPlaneMetrics } from './plane-metrics.ts'
+import { createPlanes } from './planes.ts'
 import { runService, type Environment, type ServiceRun } from './service-run.ts'
 import { packageVersion } from './version.ts'
 
@@ -32,18 +32,15 @@ async function serve({ config, env, log, signal, signalled }: ServiceRun<'global
   const card = await folderCard(config)
   const clock = systemClock()
   const discovery = createDiscovery({ ...discoveryOptions(effectiveEnvironment(config, env)), clock, log })
-  const server = createTcpRequestServer({ clock, log, host: values.tcpRpcHost ?? undefined, port: values.tcpRpcPort, frameBytesMax: values.tcpMaxMessageSize })
-  const client = createTcpRequestClient({
-    clock, log, host: values.tcpResponseStreamHost ?? undefined, port: values.tcpResponseStreamPort, backlog: values.tcpListenBacklog,
-    connectTimeoutMs: values.tcpConnectTimeoutSeconds * 1000, ackTimeoutMs: values.tcpRequestTimeoutSeconds * 1000,
-    idleTimeoutMs: values.tcpHostIdleTtlSeconds * 1000, requestBytesMax: values.tcpMaxMessageSize, connectionsMax: values.tcpPoolSize,
-  })
-  await discovery.start(signal)
+  const planes = await createPlanes(values, { discovery, clock, random: systemRandom(), log })
+  const { server, client } = planes
+  await Promise.all([discovery.start(signal), planes.start(signal)])
   const metrics = new GlobalRouterMetrics({ version: packageVersion(), namespace: options.namespace, component: options.component, routerId: discovery.instanceId })
   const service = new GlobalRouter({
     options, discovery, server, client, clock, log, observer: metrics, card, measured: (name, handler) => metered(metrics.endpoint(name), clock, handler),
   })
   metrics.show(() => ({ pools: service.poolSizes(), activeRequests: service.activeCount, prefillNotes: service.notes.size, prefillNoteEvictions: service.notes.evictions }))
+  showPlaneMetrics(metrics.set, planes)
   const closing: (() => Promise<void>)[] = []
   try {
     if (values.systemPort >= 0) {
@@ -66,6 +63,8 @@ async function serve({ config, env, log, signal, signalled }: ServiceRun<'global
     throw error
   } finally {
     await Promise.all(closing.map((close) => close()))
+    await planes.eventPlane.close()
+    await planes.close()
   }
 }
 

@@ -114,6 +114,7 @@ export class GlobalRouter {
       const endpoint = this.#endpoint(served.stage)
       const handler = this.#parts.measured(endpoint.endpoint, (request, response) => this.#handle(served, request, response))
       served.served = server.serve(endpoint, discovery.instanceId, handler)
+      await served.served.ready
       const record = encodeInstanceRecord({ ...endpoint, instanceId: discovery.instanceId, transport: served.served.transport, codec: options.codec, deviceType: 'cpu' })
       await discovery.put('v1/instances', instanceKey(endpoint, discovery.instanceId), record)
       log.info({ stage: 'start' }, `Registered endpoint '${endpoint.namespace}.${endpoint.component}.${endpoint.endpoint}'`)

@@ -17,14 +17,14 @@ export interface GlobalRouterReading {
 }
 
 export class GlobalRouterMetrics {
-  readonly #set = new MetricSet()
+  readonly set = new MetricSet()
   readonly endpoint: (name: string) => EndpointMeter
   readonly #sent
   readonly #retries
   readonly #failures
 
   constructor(options: GlobalRouterMetricsOptions) {
-    const set = this.#set
+    const set = this.set
     this.endpoint = createEndpointMetrics(set, {
       namespace: options.namespace, component: options.component, instanceHex: options.routerId.toString(16), service: 'global_router',
     })
@@ -37,7 +37,7 @@ export class GlobalRouterMetrics {
 
   /** Gauges that are read at each scrape. */
   show(read: () => GlobalRouterReading): void {
-    const set = this.#set
+    const set = this.set
     const routers = set.gauge('warmpath_global_router_pool_routers', 'Routers known in the pool', {}, ['kind', 'pool'])
     const active = set.gauge('warmpath_active_requests', 'Requests whose answer has not ended', {}).with()
     const notes = set.gauge('warmpath_prefill_note_entries', 'Prefill workers remembered for the decode of their request', {}).with()
@@ -64,10 +64,10 @@ export class GlobalRouterMetrics {
   }
 
   get contentType(): string {
-    return this.#set.contentType
+    return this.set.contentType
   }
 
   text(): Promise<string> {
-    return this.#set.text()
+    return this.set.text()
   }
 }
