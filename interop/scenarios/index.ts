@@ -15,6 +15,7 @@ import { frontendScenarios } from './frontend.ts'
 import { generationScenarios } from './generations.ts'
 import { globalRouterScenarios } from './global-router.ts'
 import { loadScenarios } from './load.ts'
+import { modeScenarios } from './modes.ts'
 import { parserScenarios } from './parsers.ts'
 import { planeScenarios } from './planes.ts'
 import { queueScenarios } from './queue.ts'
@@ -24,5 +25,5 @@ import { kubernetesScenarios } from './kubernetes.ts'
 import { vllmScenarios } from './vllm.ts'
 
 export const scenarios: readonly Scenario[] = [
-  ...endpointScenarios, ...failureScenarios, ...equalityScenarios, ...chainScenarios, ...disaggScenarios, ...combinationScenarios, ...conditionalScenarios, ...captureScenarios, ...frontendScenarios, ...apiScenarios, ...parserScenarios, ...globalRouterScenarios, ...etcdScenarios, ...churnScenarios, ...loadScenarios, ...queueScenarios, ...replicaScenarios, ...sdkScenarios, ...planeScenarios, ...generationScenarios, ...kubernetesScenarios, ...vllmScenarios,
+  ...endpointScenarios, ...failureScenarios, ...equalityScenarios, ...chainScenarios, ...disaggScenarios, ...combinationScenarios, ...conditionalScenarios, ...captureScenarios, ...frontendScenarios, ...modeScenarios, ...apiScenarios, ...parserScenarios, ...globalRouterScenarios, ...etcdScenarios, ...churnScenarios, ...loadScenarios, ...queueScenarios, ...replicaScenarios, ...sdkScenarios, ...planeScenarios, ...generationScenarios, ...kubernetesScenarios, ...vllmScenarios,
 ]
