@@ -9,10 +9,11 @@ import type { HashList } from '../model/hash-list.ts'
 import type { ApplyStatus, StoredBlocks } from '../model/kv-event.ts'
 import type { OwnerSets } from './owner-sets.ts'
 import { RankNames } from './rank-names.ts'
-import { block as B, cut as C, edgeField as E, TreeStore } from './tree-store.ts'
+import { block as B, content as K, cut as C, edgeField as E, TreeStore } from './tree-store.ts'
 
-/** Edges, splits included, that one event can add. */
-const edgesPerEvent = 4
+/** A name as int32 halves, without a bigint in between. */
+const wide = new BigUint64Array(1)
+const halves = new Int32Array(wide.buffer)
 
 export class DeviceTree {
   readonly #store: TreeStore
@@ -36,7 +37,7 @@ export class DeviceTree {
 
   /** Records that the entries bound limits: blocks of the tree and names apart from rule. */
   get recordCount(): number {
-    return this.#store.blocks.liveCount + this.#names.recordCount
+    return this.#store.contents.liveCount + this.#names.recordCount
   }
 
   get bytesReserved(): number {
@@ -58,24 +59,25 @@ export class DeviceTree {
   stored(slot: number, parentHash: bigint | null, hashes: HashList, locals: HashList): ApplyStatus {
     const store = this.#store
     const count = hashes.length >>> 1
-    if (!store.blocks.reserve(count) || !store.edges.reserve(edgesPerEvent)) return 'capacity_exhausted'
+    if (!store.reserve(count)) return 'capacity_exhausted'
     if (parentHash === null) {
       this.#storeBelow(slot, store.root, hashes, locals, 0)
       return 'ok'
     }
-    const low = Number(parentHash & 0xffffffffn)
-    const high = Number((parentHash >> 32n) & 0xffffffffn)
-    for (let i = 0; i < count; i += 1) if (hashes[2 * i] === low && hashes[2 * i + 1] === high) return 'invalid_block'
+    wide[0] = parentHash
+    const low = halves[0]!
+    const high = halves[1]!
+    for (let i = 0; i < count; i += 1) if ((hashes[2 * i]! | 0) === low && (hashes[2 * i + 1]! | 0) === high) return 'invalid_block'
     const parent = this.#names.resolve(slot, low, high)
     if (parent === 0) return 'parent_block_not_found'
-    const { words } = store.blocks
+    const words = store.blocks.ints
     // A parent known by the rank's own name comes from a chain with other names: there content alone decides.
     const ownName = words[parent * B.stride + B.hashLow] !== low || words[parent * B.stride + B.hashHigh] !== high
     const edge = words[parent * B.stride + B.edge]!
     const after = store.offsetOf(parent) + 1
-    const edges = store.edges.words
+    const edges = store.edges.ints
     const rest = edges[edge * E.stride + E.length]! - after
-    const following = words[parent * B.stride + B.next]!
+    const following = store.contents.ints[parent * K.stride + K.next]!
     const same = this.#sameRun(following, hashes, locals, ownName)
     if (same === count) {
       this.#coverAndName(slot, edge, following, after, count, hashes, 0)
@@ -92,15 +94,17 @@ export class DeviceTree {
 
   /** How many blocks from `first` on equal the event's, to the end of the edge or of the event. */
   #sameRun(first: number, hashes: HashList, locals: HashList, localOnly: boolean): number {
-    const { words } = this.#store.blocks
+    const words = this.#store.blocks.ints
+    const contents = this.#store.contents.ints
     const count = hashes.length >>> 1
     let id = first
     let i = 0
     while (id !== 0 && i < count) {
+      const at = id * K.stride
+      if (contents[at + K.localLow] !== (locals[2 * i]! | 0) || contents[at + K.localHigh] !== (locals[2 * i + 1]! | 0)) break
       const base = id * B.stride
-      if (words[base + B.localLow] !== locals[2 * i] || words[base + B.localHigh] !== locals[2 * i + 1]) break
-      if (!localOnly && (words[base + B.hashLow] !== hashes[2 * i] || words[base + B.hashHigh] !== hashes[2 * i + 1])) break
-      id = words[base + B.next]!
+      if (!localOnly && (words[base + B.hashLow] !== (hashes[2 * i]! | 0) || words[base + B.hashHigh] !== (hashes[2 * i + 1]! | 0))) break
+      id = contents[at + K.next]!
       i += 1
     }
     return i
@@ -121,8 +125,8 @@ export class DeviceTree {
     let edge = start
     let from = start0
     while (from < count) {
-      const child = store.childOf(edge, locals[2 * from]!, locals[2 * from + 1]!)
-      const edges = store.edges.words
+      const child = store.childOf(edge, locals[2 * from]! | 0, locals[2 * from + 1]! | 0)
+      const edges = store.edges.ints
       if (child === 0) {
         const leaf = edge !== store.root && edges[edge * E.stride + E.internal] === 0 && store.owners.has(edges[edge * E.stride + E.full]!, slot)
         const first = leaf ? store.append(edge, slot, locals, hashes, from) : store.addLeaf(edge, slot, locals, hashes, from)
@@ -132,19 +136,21 @@ export class DeviceTree {
       const common = this.#commonLocals(child, locals, from)
       const length = edges[child * E.stride + E.length]!
       const target = from + common < count && common < length ? store.split(child, common) : child
-      this.#coverAndName(slot, target, store.edges.words[target * E.stride + E.head]!, 0, common, hashes, from)
+      this.#coverAndName(slot, target, store.edges.ints[target * E.stride + E.head]!, 0, common, hashes, from)
       from += common
       edge = target
     }
   }
 
   #commonLocals(edge: number, locals: HashList, from: number): number {
-    const { words } = this.#store.blocks
+    const contents = this.#store.contents.ints
     const count = locals.length >>> 1
-    let id = this.#store.edges.words[edge * E.stride + E.head]!
+    let id = this.#store.edges.ints[edge * E.stride + E.head]!
     let i = from
-    while (id !== 0 && i < count && words[id * B.stride + B.localLow] === locals[2 * i] && words[id * B.stride + B.localHigh] === locals[2 * i + 1]) {
-      id = words[id * B.stride + B.next]!
+    while (id !== 0 && i < count) {
+      const at = id * K.stride
+      if (contents[at + K.localLow] !== (locals[2 * i]! | 0) || contents[at + K.localHigh] !== (locals[2 * i + 1]! | 0)) break
+      id = contents[at + K.next]!
       i += 1
     }
     return i - from
@@ -156,20 +162,20 @@ export class DeviceTree {
     const resolved = this.#resolved
     let status: ApplyStatus = 'ok'
     for (let i = 0; i < count; i += 1) {
-      resolved[i] = this.#names.resolve(slot, hashes[2 * i]!, hashes[2 * i + 1]!)
+      resolved[i] = this.#names.resolve(slot, hashes[2 * i]! | 0, hashes[2 * i + 1]! | 0)
       if (resolved[i] === 0) status = 'block_not_found'
     }
     const again = this.#names.hasAny(slot)
     for (let i = 0; i < count; i += 1) {
       const id = this.#stillKnown(slot, hashes, i, again)
       if (id === 0) continue
-      const edge = this.#store.blocks.words[id * B.stride + B.edge]!
+      const edge = this.#store.blocks.ints[id * B.stride + B.edge]!
       let first = id
-      if (again) this.#names.forgetName(slot, hashes[2 * i]!, hashes[2 * i + 1]!)
+      if (again) this.#names.forgetName(slot, hashes[2 * i]! | 0, hashes[2 * i + 1]! | 0)
       for (; i + 1 < count; i += 1) {
         const next = this.#stillKnown(slot, hashes, i + 1, again)
-        if (next === 0 || this.#store.blocks.words[next * B.stride + B.edge] !== edge) break
-        if (again) this.#names.forgetName(slot, hashes[2 * i + 2]!, hashes[2 * i + 3]!)
+        if (next === 0 || this.#store.blocks.ints[next * B.stride + B.edge] !== edge) break
+        if (again) this.#names.forgetName(slot, hashes[2 * i + 2]! | 0, hashes[2 * i + 3]! | 0)
         if (this.#store.offsetOf(next) < this.#store.offsetOf(first)) first = next
       }
       this.#uncover(slot, edge, first)
@@ -179,7 +185,7 @@ export class DeviceTree {
 
   /** The block of the event's hash `i` if the event has not made the rank forget it so far, else 0. */
   #stillKnown(slot: number, hashes: HashList, i: number, again: boolean): number {
-    if (again) return this.#names.resolve(slot, hashes[2 * i]!, hashes[2 * i + 1]!)
+    if (again) return this.#names.resolve(slot, hashes[2 * i]! | 0, hashes[2 * i + 1]! | 0)
     const id = this.#resolved[i]!
     return id !== 0 && this.#store.covers(slot, id) ? id : 0
   }
@@ -199,8 +205,8 @@ export class DeviceTree {
     const edges = store.members.take(slot)
     for (let i = 0; i < edges.length; i += 1) {
       const edge = edges[i]!
-      if (store.edges.words[edge * E.stride + E.length] === 0 || store.coverage(edge, slot) === 0) continue
-      this.#uncover(slot, edge, store.edges.words[edge * E.stride + E.head]!)
+      if (store.edges.ints[edge * E.stride + E.length] === 0 || store.coverage(edge, slot) === 0) continue
+      this.#uncover(slot, edge, store.edges.ints[edge * E.stride + E.head]!)
     }
   }
 
@@ -216,15 +222,15 @@ export class DeviceTree {
     this.#prepare(count, device.length)
     this.pathLength = 0
     if (count === 0) return
-    let edge = store.childOf(store.root, locals[0]!, locals[1]!)
+    let edge = store.childOf(store.root, locals[0]! | 0, locals[1]! | 0)
     let activeCount = -1
     while (edge !== 0) {
       const depth = this.pathLength
       const matched = this.#matchEdge(edge, locals, count, depth)
       activeCount = activeCount < 0 ? this.#enter(edge, matched, device) : this.#narrow(edge, depth, matched, activeCount, device)
-      if (activeCount === 0 || matched < store.edges.words[edge * E.stride + E.length]!) break
+      if (activeCount === 0 || matched < store.edges.ints[edge * E.stride + E.length]!) break
       if (this.pathLength === count || (earlyExit && activeCount === 1)) break
-      edge = store.childOf(edge, locals[2 * this.pathLength]!, locals[2 * this.pathLength + 1]!)
+      edge = store.childOf(edge, locals[2 * this.pathLength]! | 0, locals[2 * this.pathLength + 1]! | 0)
     }
     for (let i = 0; i < activeCount; i += 1) device[this.#active[i]!] = this.pathLength
   }
@@ -239,16 +245,16 @@ export class DeviceTree {
 
   /** Matches the edge's blocks against the query; appends them to the path. Returns how many are equal. */
   #matchEdge(edge: number, locals: HashList, count: number, depth: number): number {
-    const { words } = this.#store.blocks
+    const contents = this.#store.contents.ints
     const path = this.path
-    let id = this.#store.edges.words[edge * E.stride + E.head]!
+    let id = this.#store.edges.ints[edge * E.stride + E.head]!
     let i = depth
     while (id !== 0 && i < count) {
-      const base = id * B.stride
-      if (words[base + B.localLow] !== locals[2 * i] || words[base + B.localHigh] !== locals[2 * i + 1]) break
+      const at = id * K.stride
+      if (contents[at + K.localLow] !== (locals[2 * i]! | 0) || contents[at + K.localHigh] !== (locals[2 * i + 1]! | 0)) break
       path[i] = id
       i += 1
-      id = words[base + B.next]!
+      id = contents[at + K.next]!
     }
     this.pathLength = i
     return i - depth
@@ -256,8 +262,8 @@ export class DeviceTree {
 
   /** First edge: its full ranks become active, ranks with a cut are scored at once. */
   #enter(edge: number, matched: number, device: Uint32Array): number {
-    const edges = this.#store.edges.words
-    const cuts = this.#store.cuts.words
+    const edges = this.#store.edges.ints
+    const cuts = this.#store.cuts.ints
     for (let id = edges[edge * E.stride + E.cuts]!; id !== 0; id = cuts[id * C.stride + C.next]!) {
       device[cuts[id * C.stride + C.slot]!] = Math.min(cuts[id * C.stride + C.count]!, matched)
     }
@@ -267,8 +273,8 @@ export class DeviceTree {
   /** A later edge: active ranks that do not cover all of it leave with their score. Returns how many stay. */
   #narrow(edge: number, depth: number, matched: number, activeCount: number, device: Uint32Array): number {
     const { owners } = this.#store
-    const edges = this.#store.edges.words
-    const cuts = this.#store.cuts.words
+    const edges = this.#store.edges.ints
+    const cuts = this.#store.cuts.ints
     const full = edges[edge * E.stride + E.full]!
     const firstCut = edges[edge * E.stride + E.cuts]!
     const active = this.#active
@@ -290,7 +296,7 @@ export class DeviceTree {
 
   /** Stored events that make up a rank's reachable blocks, parents before children. Cost: the whole tree is walked. */
   dump(slot: number): StoredBlocks[] {
-    const edges = this.#store.edges.words
+    const edges = this.#store.edges.ints
     const events: StoredBlocks[] = []
     const pending = [this.#store.root]
     for (let edge = pending.pop(); edge !== undefined; edge = pending.pop()) {
@@ -302,8 +308,8 @@ export class DeviceTree {
   }
 
   #dumpEdge(slot: number, edge: number, covered: number): StoredBlocks {
-    const edges = this.#store.edges.words
-    const { words } = this.#store.blocks
+    const edges = this.#store.edges.ints
+    const words = this.#store.contents.ints
     const blockHashes = new Uint32Array(2 * covered)
     const tokensHashes = new Uint32Array(2 * covered)
     const name = hashListOf([0n])
@@ -311,9 +317,9 @@ export class DeviceTree {
     for (let i = 0; i < covered; i += 1) {
       this.#names.nameOf(slot, id, name)
       blockHashes.set(name, 2 * i)
-      tokensHashes[2 * i] = words[id * B.stride + B.localLow]!
-      tokensHashes[2 * i + 1] = words[id * B.stride + B.localHigh]!
-      id = words[id * B.stride + B.next]!
+      tokensHashes[2 * i] = words[id * K.stride + K.localLow]!
+      tokensHashes[2 * i + 1] = words[id * K.stride + K.localHigh]!
+      id = words[id * K.stride + K.next]!
     }
     const parent = edges[edge * E.stride + E.parent]!
     let parentHash: bigint | null = null

@@ -1,12 +1,12 @@
 /** A chained hash table whose entries are arena records and whose links lie inside them. */
 import type { RecordArena } from './record-arena.ts'
 
-/** Mixes a 64-bit hash and a discriminator into 32 bits. */
+/** Mixes a 64-bit hash and a discriminator into an int32. */
 export function mixHash(low: number, high: number, salt: number): number {
   let mixed = Math.imul(low ^ Math.imul(high ^ Math.imul(salt, 0x9e3779b1), 0x85ebca77), 0xc2b2ae3d)
   mixed ^= mixed >>> 15
   mixed = Math.imul(mixed, 0x27d4eb2f)
-  return (mixed ^ (mixed >>> 13)) >>> 0
+  return mixed ^ (mixed >>> 13)
 }
 
 /**

@@ -6,19 +6,20 @@
  * Invariants: of two blocks that a rank covers under one name, a record says which is meant; a rank with any own name for a
  * block knows it by exactly the recorded names; a name without a block (block 0) exists only while a covered block has it by rule.
  */
-import { HashBuckets, mixHash } from './hash-buckets.ts'
+import { mixHash } from './hash-buckets.ts'
+import { HashTable } from './hash-table.ts'
 import { RecordArena } from './record-arena.ts'
-import { block } from './tree-store.ts'
+import { block, content } from './tree-store.ts'
 import type { TreeStore } from './tree-store.ts'
 
-/** Fields of a name record. 24 bytes. `block` 0: the rank does not know this name. */
-const N = { stride: 6, slot: 0, low: 1, high: 2, block: 3, nameLink: 4, blockLink: 5 } as const
+/** Fields of a name record. 16 bytes. `block` 0: the rank does not know this name. */
+const N = { stride: 4, slot: 0, low: 1, high: 2, block: 3 } as const
 
 export class RankNames {
   readonly #store: TreeStore
   readonly #records = new RecordArena(N.stride)
-  readonly #byName: HashBuckets
-  readonly #byBlock: HashBuckets
+  readonly #byName = new HashTable()
+  readonly #byBlock = new HashTable()
   #counts = new Uint32Array(16)
   /** While a store gives names: the blocks of this edge from this depth on are covered, but not named yet. */
   #unnamedEdge = 0
@@ -26,14 +27,6 @@ export class RankNames {
 
   constructor(store: TreeStore) {
     this.#store = store
-    this.#byName = new HashBuckets(this.#records, N.nameLink, (id) => {
-      const { words } = this.#records
-      return mixHash(words[id * N.stride + N.low]!, words[id * N.stride + N.high]!, 1 + words[id * N.stride + N.slot]!)
-    })
-    this.#byBlock = new HashBuckets(this.#records, N.blockLink, (id) => {
-      const { words } = this.#records
-      return mixHash(words[id * N.stride + N.block]!, words[id * N.stride + N.slot]!, 0)
-    })
   }
 
   get recordCount(): number {
@@ -53,7 +46,7 @@ export class RankNames {
   resolve(slot: number, low: number, high: number): number {
     if (!this.hasAny(slot)) return this.#byRule(slot, low, high)
     const record = this.#find(slot, low, high)
-    if (record !== 0) return this.#records.words[record * N.stride + N.block]!
+    if (record !== 0) return this.#records.ints[record * N.stride + N.block]!
     for (let id = this.#store.firstNamed(low, high); id !== 0; id = this.#store.nextNamed(id)) {
       if (this.#holds(slot, id) && this.#firstOf(slot, id) === 0) return id
     }
@@ -74,10 +67,10 @@ export class RankNames {
   give(slot: number, first: number, known: boolean, hashes: Uint32Array, from: number, count: number): number {
     let id = first
     for (let i = 0; i < count; i += 1) {
-      const { words } = this.#store.blocks
+      const words = this.#store.blocks.ints
       const base = id * block.stride
-      const low = hashes[2 * (from + i)]!
-      const high = hashes[2 * (from + i) + 1]!
+      const low = hashes[2 * (from + i)]! | 0
+      const high = hashes[2 * (from + i) + 1]! | 0
       if (!known) {
         this.#unnamedEdge = words[base + block.edge]!
         this.#unnamedDepth = words[base + block.depth]! + 1
@@ -85,7 +78,7 @@ export class RankNames {
       const byRule = words[base + block.hashLow] === low && words[base + block.hashHigh] === high
       if (!byRule) this.#giveOwn(slot, id, known, low, high)
       else if (this.hasAny(slot) || this.#store.duplicateNames > 0) this.#giveRule(slot, id, low, high)
-      id = words[base + block.next]!
+      id = this.#store.contents.ints[id * content.stride + content.next]!
     }
     this.#unnamedEdge = 0
     return id
@@ -93,7 +86,7 @@ export class RankNames {
 
   /** Whether a rank covers a block and has named it. */
   #holds(slot: number, id: number): boolean {
-    const { words } = this.#store.blocks
+    const words = this.#store.blocks.ints
     const unnamed = words[id * block.stride + block.edge] === this.#unnamedEdge && words[id * block.stride + block.depth]! >= this.#unnamedDepth
     return !unnamed && this.#store.covers(slot, id)
   }
@@ -105,7 +98,7 @@ export class RankNames {
   }
 
   #giveOwn(slot: number, id: number, known: boolean, low: number, high: number): void {
-    const { words } = this.#store.blocks
+    const words = this.#store.blocks.ints
     const ruleLow = words[id * block.stride + block.hashLow]!
     const ruleHigh = words[id * block.stride + block.hashHigh]!
     if (known && this.#firstOf(slot, id) === 0 && this.resolve(slot, ruleLow, ruleHigh) === id) this.#add(slot, ruleLow, ruleHigh, id)
@@ -115,7 +108,7 @@ export class RankNames {
   /** Lets a name mean a block from now on. */
   #point(slot: number, low: number, high: number, id: number): void {
     const record = this.#find(slot, low, high)
-    const before = record === 0 ? 0 : this.#records.words[record * N.stride + N.block]!
+    const before = record === 0 ? 0 : this.#records.ints[record * N.stride + N.block]!
     if (record !== 0 && before === id) return
     if (record !== 0) this.#drop(record)
     this.#add(slot, low, high, id)
@@ -124,7 +117,7 @@ export class RankNames {
 
   /** A block that lost its last own name, but is still covered, must not become known by rule. */
   #hideRule(slot: number, id: number): void {
-    const { words } = this.#store.blocks
+    const words = this.#store.blocks.ints
     const low = words[id * block.stride + block.hashLow]!
     const high = words[id * block.stride + block.hashHigh]!
     if (this.#firstOf(slot, id) !== 0 || this.#find(slot, low, high) !== 0) return
@@ -143,7 +136,7 @@ export class RankNames {
   /** Forgets one name of a rank, whose block it is about to leave. Only for ranks with records. */
   forgetName(slot: number, low: number, high: number): void {
     const record = this.#find(slot, low, high)
-    const id = record === 0 ? 0 : this.#records.words[record * N.stride + N.block]!
+    const id = record === 0 ? 0 : this.#records.ints[record * N.stride + N.block]!
     if (record !== 0) this.#drop(record)
     if (this.#coversOther(slot, 0, low, high)) this.#add(slot, low, high, 0)
     if (id !== 0) this.#hideRule(slot, id)
@@ -153,24 +146,24 @@ export class RankNames {
   forget(slot: number, first: number, count: number): void {
     let id = first
     for (let i = 0; i < count && this.hasAny(slot); i += 1) {
-      const { words } = this.#store.blocks
+      const words = this.#store.blocks.ints
       const low = words[id * block.stride + block.hashLow]!
       const high = words[id * block.stride + block.hashHigh]!
       for (let record = this.#firstOf(slot, id); record !== 0; record = this.#firstOf(slot, id)) {
-        const ownLow = this.#records.words[record * N.stride + N.low]!
-        const ownHigh = this.#records.words[record * N.stride + N.high]!
+        const ownLow = this.#records.ints[record * N.stride + N.low]!
+        const ownHigh = this.#records.ints[record * N.stride + N.high]!
         this.#drop(record)
         if (this.#coversOther(slot, id, ownLow, ownHigh)) this.#add(slot, ownLow, ownHigh, 0)
       }
       this.#forgetRule(slot, id, low, high)
-      id = words[id * block.stride + block.next]!
+      id = this.#store.contents.ints[id * content.stride + content.next]!
     }
   }
 
   /** The first writer's name goes, too, even when the rank means another block by it: as in the original. */
   #forgetRule(slot: number, id: number, low: number, high: number): void {
     const record = this.#find(slot, low, high)
-    const other = record === 0 ? 0 : this.#records.words[record * N.stride + N.block]!
+    const other = record === 0 ? 0 : this.#records.ints[record * N.stride + N.block]!
     if (record !== 0) this.#drop(record)
     if (this.#coversOther(slot, id, low, high)) this.#add(slot, low, high, 0)
     if (other !== 0) this.#hideRule(slot, other)
@@ -178,16 +171,18 @@ export class RankNames {
 
   /** Writes the name by which a rank knows a block that it covers to `out[0]`, `out[1]`. */
   nameOf(slot: number, id: number, out: Uint32Array): void {
-    const { words } = this.#store.blocks
-    out[0] = words[id * block.stride + block.hashLow]!
-    out[1] = words[id * block.stride + block.hashHigh]!
-    if (!this.hasAny(slot) || this.resolve(slot, out[0], out[1]) === id) return
+    const words = this.#store.blocks.ints
+    const ruleLow = words[id * block.stride + block.hashLow]!
+    const ruleHigh = words[id * block.stride + block.hashHigh]!
+    out[0] = ruleLow
+    out[1] = ruleHigh
+    if (!this.hasAny(slot) || this.resolve(slot, ruleLow, ruleHigh) === id) return
     let chosen = 0
     for (let record = this.#firstOf(slot, id); record !== 0; record = this.#nextOf(record)) {
       const base = record * N.stride
       const low = this.#records.words[base + N.low]!
       const high = this.#records.words[base + N.high]!
-      // The order of a chain is not fixed; the smallest name is.
+      // The order of records is not fixed; the smallest name is.
       if (chosen !== 0 && (high > out[1]! || (high === out[1] && low > out[0]!))) continue
       chosen = record
       out[0] = low
@@ -196,8 +191,9 @@ export class RankNames {
   }
 
   #find(slot: number, low: number, high: number): number {
-    const { words } = this.#records
-    for (let id = this.#byName.first(mixHash(low, high, 1 + slot)); id !== 0; id = words[id * N.stride + N.nameLink]!) {
+    const words = this.#records.ints
+    const hash = mixHash(low, high, 1 + slot)
+    for (let id = this.#byName.first(hash); id !== 0; id = this.#byName.after(id, hash)) {
       const base = id * N.stride
       if (words[base + N.low] === low && words[base + N.high] === high && words[base + N.slot] === slot) return id
     }
@@ -206,25 +202,29 @@ export class RankNames {
 
   /** A record of a rank for a block, or 0; go on with `#nextOf`. */
   #firstOf(slot: number, blockId: number): number {
-    return this.#matchingBlock(this.#byBlock.first(mixHash(blockId, slot, 0)), slot, blockId)
+    const hash = mixHash(blockId, slot, 0)
+    return this.#matchingBlock(this.#byBlock.first(hash), hash, slot, blockId)
   }
 
   #nextOf(record: number): number {
-    const { words } = this.#records
+    const words = this.#records.ints
     const base = record * N.stride
-    return this.#matchingBlock(words[base + N.blockLink]!, words[base + N.slot]!, words[base + N.block]!)
+    const slot = words[base + N.slot]!
+    const blockId = words[base + N.block]!
+    const hash = mixHash(blockId, slot, 0)
+    return this.#matchingBlock(this.#byBlock.after(record, hash), hash, slot, blockId)
   }
 
-  #matchingBlock(from: number, slot: number, blockId: number): number {
-    const { words } = this.#records
+  #matchingBlock(from: number, hash: number, slot: number, blockId: number): number {
+    const words = this.#records.ints
     let id = from
-    while (id !== 0 && (words[id * N.stride + N.block] !== blockId || words[id * N.stride + N.slot] !== slot)) id = words[id * N.stride + N.blockLink]!
+    while (id !== 0 && (words[id * N.stride + N.block] !== blockId || words[id * N.stride + N.slot] !== slot)) id = this.#byBlock.after(id, hash)
     return id
   }
 
   #add(slot: number, low: number, high: number, blockId: number): void {
     const id = this.#records.allocate()
-    const { words } = this.#records
+    const words = this.#records.ints
     const base = id * N.stride
     words[base + N.slot] = slot
     words[base + N.low] = low
@@ -241,7 +241,7 @@ export class RankNames {
   }
 
   #drop(id: number): void {
-    const { words } = this.#records
+    const words = this.#records.ints
     const base = id * N.stride
     const slot = words[base + N.slot]!
     const blockId = words[base + N.block]!

@@ -1,15 +1,16 @@
-/** Records of fixed size in one growing typed array, with a free list. */
+/** Records of fixed size in one growing array of words, with a free list. */
+import { GrowingWords } from './growing-words.ts'
 
 const initialRecords = 64
 
 /**
  * Hands out record ids `1, 2, …`; 0 means none. Field `f` of record `id` is `words[id * stride + f]`.
  *
- * `words` is replaced when the arena grows: hot code reads it again after `allocate`. Record contents are not cleared.
- * Cost: doubles when full; released records are used again, memory is never given back.
+ * `words` and `ints` are replaced when the arena grows: hot code reads them again after `allocate`. Record contents are not
+ * cleared. Released records are used again, memory is never given back. Cost of growth: see `GrowingWords`.
  */
 export class RecordArena {
-  words: Uint32Array
+  readonly #store: GrowingWords
   readonly stride: number
   #end = 1
   #free = 0
@@ -17,7 +18,16 @@ export class RecordArena {
 
   constructor(stride: number) {
     this.stride = stride
-    this.words = new Uint32Array(stride * initialRecords)
+    this.#store = new GrowingWords(stride * initialRecords)
+  }
+
+  get words(): Uint32Array {
+    return this.#store.words
+  }
+
+  /** The same words as int32. */
+  get ints(): Int32Array {
+    return this.#store.ints
   }
 
   /** Records in use. */
@@ -31,22 +41,12 @@ export class RecordArena {
   }
 
   get bytesReserved(): number {
-    return this.words.byteLength
+    return this.#store.byteLength
   }
 
   /** Makes room for `count` more records; false when memory is refused. */
   reserve(count: number): boolean {
-    const needed = (this.#end + count) * this.stride
-    if (needed <= this.words.length) return true
-    try {
-      const grown = new Uint32Array(Math.max(needed, 2 * this.words.length))
-      grown.set(this.words)
-      this.words = grown
-    } catch (error) {
-      if (error instanceof RangeError) return false
-      throw error
-    }
-    return true
+    return this.#store.reserve((this.#end + count) * this.stride)
   }
 
   allocate(): number {
@@ -61,6 +61,15 @@ export class RecordArena {
     return this.#end - 1
   }
 
+  /**
+   * Gives back `count` records that are linked in their first word from `first` to `last`; they are used again in this order.
+   */
+  releaseChain(first: number, last: number, count: number): void {
+    this.words[last * this.stride] = this.#free
+    this.#free = first
+    this.#live -= count
+  }
+
   /** Gives a record back; its first word becomes the free list's link. */
   release(id: number): void {
     this.words[id * this.stride] = this.#free
@@ -71,7 +80,7 @@ export class RecordArena {
   /** The same records, ids kept, with wider records; new fields are zero. The old arena must not be used again. */
   restrided(stride: number): RecordArena {
     const wide = new RecordArena(stride)
-    wide.words = new Uint32Array((this.words.length / this.stride) * stride)
+    if (!wide.#store.reserve((this.#end + 1) * stride)) throw new RangeError('no memory for the prefix index')
     for (let id = 0; id < this.#end; id += 1) {
       wide.words.set(this.words.subarray(id * this.stride, (id + 1) * this.stride), id * stride)
     }

@@ -6,51 +6,65 @@
  * one that was detached from its parent lives on, out of reach, until its last rank leaves it.
  * Invariant: a block record belongs to exactly one edge, and its depth never changes.
  */
-import { HashBuckets, mixHash } from './hash-buckets.ts'
+import { GrowingWords } from './growing-words.ts'
+import { mixHash } from './hash-buckets.ts'
+import { HashTable } from './hash-table.ts'
 import { MemberLists } from './member-lists.ts'
 import type { OwnerSets } from './owner-sets.ts'
 import { RecordArena } from './record-arena.ts'
 
-/** Fields of a block record: one block of content below one parent chain. 32 bytes. */
-export const block = {
-  stride: 8, localLow: 0, localHigh: 1,
-  /** The first writer's name (engine hash). */
-  hashLow: 2, hashHigh: 3,
-  /** 0 once released. */
-  edge: 4,
-  /** Position counted from the root, 0 for the first block of a prompt. */
-  depth: 5,
+/** What a query reads of a block: fields of 12 bytes, so that a long edge is little memory. */
+export const content = {
+  stride: 3,
   /** Next block of the same edge. */
-  next: 6, link: 7,
+  next: 0, localLow: 1, localHigh: 2,
 } as const
 
-/** Fields of an edge record. 48 bytes. */
+/** What events read of a block, beside its content under the same id. 16 bytes. */
+export const block = {
+  stride: 4,
+  /** The first writer's name (engine hash). */
+  hashLow: 0, hashHigh: 1,
+  /** 0 once released. */
+  edge: 2,
+  /** Position counted from the root, 0 for the first block of a prompt. */
+  depth: 3,
+} as const
+
+/** Fields of an edge record. 44 bytes. */
 export const edgeField = {
-  stride: 12, head: 0, tail: 1, length: 2, depth: 3,
+  stride: 11, head: 0, tail: 1, length: 2, depth: 3,
   /** 0 when detached, and for the root. */
   parent: 4,
   full: 5, cuts: 6,
   /** 1 when it had children once. */
   internal: 7,
-  child: 8, previous: 9, sibling: 10, link: 11,
+  child: 8, previous: 9, sibling: 10,
 } as const
 
 /** Fields of a cut: a rank that covers only the first `count` blocks of an edge. */
 export const cut = { stride: 3, slot: 0, count: 1, next: 2 } as const
 
+/** Edges, splits included, that one event can add. */
+const edgesPerEvent = 4
+
 const B = block
+const K = content
 const E = edgeField
 
 export class TreeStore {
-  readonly blocks = new RecordArena(B.stride)
+  /** Contents of the blocks; it gives out their ids. */
+  readonly contents = new RecordArena(K.stride)
+  /** Names and places of the blocks, by the same ids. */
+  readonly blocks = new GrowingWords(64 * B.stride)
   readonly edges = new RecordArena(E.stride)
   readonly cuts = new RecordArena(cut.stride)
   readonly owners: OwnerSets
   readonly root: number
   /** Blocks by first writer's name. */
-  readonly #names: HashBuckets
+  readonly #names = new HashTable()
   /** Edges by parent and first local hash. */
-  readonly #children: HashBuckets
+  readonly #children = new HashTable()
   readonly members: MemberLists
   /** Covered blocks per slot. */
   coveredCounts = new Uint32Array(16)
@@ -61,84 +75,81 @@ export class TreeStore {
 
   constructor(owners: OwnerSets) {
     this.owners = owners
-    this.#names = new HashBuckets(this.blocks, B.link, (id) => this.#nameHash(id))
-    this.#children = new HashBuckets(this.edges, E.link, (id) => this.#childHash(id))
-    this.members = new MemberLists((slot, edge) => this.edges.words[edge * E.stride + E.length] !== 0 && this.coverage(edge, slot) > 0)
+    this.members = new MemberLists((slot, edge) => this.edges.ints[edge * E.stride + E.length] !== 0 && this.coverage(edge, slot) > 0)
     this.root = this.#newEdge(0, 0)
-    this.edges.words[this.root * E.stride + E.internal] = 1
+    this.edges.ints[this.root * E.stride + E.internal] = 1
   }
 
   get bytesReserved(): number {
     return (
-      this.blocks.bytesReserved + this.edges.bytesReserved + this.cuts.bytesReserved + this.#names.bytesReserved +
+      this.contents.bytesReserved + this.blocks.byteLength + this.edges.bytesReserved + this.cuts.bytesReserved + this.#names.bytesReserved +
       this.#children.bytesReserved + this.members.bytesReserved + this.coveredCounts.byteLength
     )
   }
 
-  #nameHash(id: number): number {
-    const { words } = this.blocks
-    return mixHash(words[id * B.stride + B.hashLow]!, words[id * B.stride + B.hashHigh]!, 0)
+  /** Makes room for what one event of `count` blocks can add; false when memory is refused. */
+  reserve(count: number): boolean {
+    return this.contents.reserve(count) && this.blocks.reserve((this.contents.idEnd + count) * B.stride) && this.#names.reserve(count) &&
+      this.edges.reserve(edgesPerEvent) && this.#children.reserve(edgesPerEvent)
   }
 
   #childHash(id: number): number {
-    const edges = this.edges.words
-    const head = edges[id * E.stride + E.head]! * B.stride
-    return mixHash(this.blocks.words[head + B.localLow]!, this.blocks.words[head + B.localHigh]!, edges[id * E.stride + E.parent]!)
+    const edges = this.edges.ints
+    const head = edges[id * E.stride + E.head]! * K.stride
+    return mixHash(this.contents.ints[head + K.localLow]!, this.contents.ints[head + K.localHigh]!, edges[id * E.stride + E.parent]!)
   }
 
   #newEdge(parent: number, depth: number): number {
     const id = this.edges.allocate()
     const base = id * E.stride
-    this.edges.words.fill(0, base, base + E.stride)
-    this.edges.words[base + E.parent] = parent
-    this.edges.words[base + E.depth] = depth
+    this.edges.ints.fill(0, base, base + E.stride)
+    this.edges.ints[base + E.parent] = parent
+    this.edges.ints[base + E.depth] = depth
     return id
   }
 
   // ---- Reading ---------------------------------------------------------------------------------------------------------------
 
-  /** The child edge of `parent` whose first block has this local hash, or 0. */
+  /** The child edge of `parent` whose first block has this local hash (int32 halves), or 0. */
   childOf(parent: number, low: number, high: number): number {
-    const edges = this.edges.words
-    const blocks = this.blocks.words
-    let id = this.#children.first(mixHash(low, high, parent))
-    while (id !== 0) {
+    const edges = this.edges.ints
+    const contents = this.contents.ints
+    const hash = mixHash(low, high, parent)
+    for (let id = this.#children.first(hash); id !== 0; id = this.#children.after(id, hash)) {
       const base = id * E.stride
-      const head = edges[base + E.head]! * B.stride
-      if (edges[base + E.parent] === parent && blocks[head + B.localLow] === low && blocks[head + B.localHigh] === high) return id
-      id = edges[base + E.link]!
+      const head = edges[base + E.head]! * K.stride
+      if (edges[base + E.parent] === parent && contents[head + K.localLow] === low && contents[head + K.localHigh] === high) return id
     }
     return 0
   }
 
-  /** First block record with this name, or 0; go on with `nextNamed`. */
+  /** First block record with this name (int32 halves), or 0; go on with `nextNamed`. */
   firstNamed(low: number, high: number): number {
-    return this.#matching(this.#names.first(mixHash(low, high, 0)), low, high)
+    const hash = mixHash(low, high, 0)
+    return this.#matching(this.#names.first(hash), hash, low, high)
   }
 
   nextNamed(id: number): number {
-    const { words } = this.blocks
-    const base = id * B.stride
-    return this.#matching(words[base + B.link]!, words[base + B.hashLow]!, words[base + B.hashHigh]!)
+    const { ints } = this.blocks
+    const low = ints[id * B.stride + B.hashLow]!
+    const high = ints[id * B.stride + B.hashHigh]!
+    const hash = mixHash(low, high, 0)
+    return this.#matching(this.#names.after(id, hash), hash, low, high)
   }
 
-  #matching(from: number, low: number, high: number): number {
-    const { words } = this.blocks
+  #matching(from: number, hash: number, low: number, high: number): number {
+    const { ints } = this.blocks
     let id = from
-    while (id !== 0) {
-      const base = id * B.stride
-      if (words[base + B.hashLow] === low && words[base + B.hashHigh] === high) return id
-      id = words[base + B.link]!
-    }
-    return 0
+    while (id !== 0 && (ints[id * B.stride + B.hashLow] !== low || ints[id * B.stride + B.hashHigh] !== high)) id = this.#names.after(id, hash)
+    return id
   }
 
   /** How many leading blocks of the edge a rank covers. */
   coverage(edge: number, slot: number): number {
-    const edges = this.edges.words
+    const edges = this.edges.ints
     const base = edge * E.stride
     if (this.owners.has(edges[base + E.full]!, slot)) return edges[base + E.length]!
-    const cuts = this.cuts.words
+    const cuts = this.cuts.ints
     for (let id = edges[base + E.cuts]!; id !== 0; id = cuts[id * cut.stride + cut.next]!) {
       if (cuts[id * cut.stride + cut.slot] === slot) return cuts[id * cut.stride + cut.count]!
     }
@@ -147,14 +158,14 @@ export class TreeStore {
 
   /** Position of a block in its edge. */
   offsetOf(id: number): number {
-    const { words } = this.blocks
+    const words = this.blocks.ints
     const edge = words[id * B.stride + B.edge]!
-    return words[id * B.stride + B.depth]! - this.edges.words[edge * E.stride + E.depth]!
+    return words[id * B.stride + B.depth]! - this.edges.ints[edge * E.stride + E.depth]!
   }
 
   /** Whether a rank covers a block. */
   covers(slot: number, id: number): boolean {
-    const edge = this.blocks.words[id * B.stride + B.edge]!
+    const edge = this.blocks.ints[id * B.stride + B.edge]!
     return edge !== 0 && this.offsetOf(id) < this.coverage(edge, slot)
   }
 
@@ -165,10 +176,10 @@ export class TreeStore {
     const before = this.coverage(edge, slot)
     if (before === count) return
     const base = edge * E.stride
-    const length = this.edges.words[base + E.length]!
-    if (before === length) this.edges.words[base + E.full] = this.owners.remove(this.edges.words[base + E.full]!, slot)
+    const length = this.edges.ints[base + E.length]!
+    if (before === length) this.edges.ints[base + E.full] = this.owners.remove(this.edges.ints[base + E.full]!, slot)
     else if (before > 0) this.#dropCut(edge, slot)
-    if (count === length) this.edges.words[base + E.full] = this.owners.add(this.edges.words[base + E.full]!, slot)
+    if (count === length) this.edges.ints[base + E.full] = this.owners.add(this.edges.ints[base + E.full]!, slot)
     else if (count > 0) this.#addCut(edge, slot, count)
     if (before === 0) this.members.join(slot, edge)
     if (count === 0) this.members.leave(slot)
@@ -187,20 +198,20 @@ export class TreeStore {
 
   #addCut(edge: number, slot: number, count: number): void {
     const id = this.cuts.allocate()
-    const { words } = this.cuts
+    const words = this.cuts.ints
     words[id * cut.stride + cut.slot] = slot
     words[id * cut.stride + cut.count] = count
-    words[id * cut.stride + cut.next] = this.edges.words[edge * E.stride + E.cuts]!
-    this.edges.words[edge * E.stride + E.cuts] = id
+    words[id * cut.stride + cut.next] = this.edges.ints[edge * E.stride + E.cuts]!
+    this.edges.ints[edge * E.stride + E.cuts] = id
   }
 
   #dropCut(edge: number, slot: number): void {
-    const { words } = this.cuts
+    const words = this.cuts.ints
     let previous = 0
-    for (let id = this.edges.words[edge * E.stride + E.cuts]!; id !== 0; ) {
+    for (let id = this.edges.ints[edge * E.stride + E.cuts]!; id !== 0; ) {
       const next = words[id * cut.stride + cut.next]!
       if (words[id * cut.stride + cut.slot] === slot) {
-        if (previous === 0) this.edges.words[edge * E.stride + E.cuts] = next
+        if (previous === 0) this.edges.ints[edge * E.stride + E.cuts] = next
         else words[previous * cut.stride + cut.next] = next
         this.cuts.release(id)
         return
@@ -215,11 +226,11 @@ export class TreeStore {
   /** A new leaf below `parent` with blocks `[from, end)` of an event, covered by `slot`. Returns its first block. */
   addLeaf(parent: number, slot: number, locals: Uint32Array, hashes: Uint32Array, from: number): number {
     const parentBase = parent * E.stride
-    const depth = this.edges.words[parentBase + E.depth]! + this.edges.words[parentBase + E.length]!
+    const depth = this.edges.ints[parentBase + E.depth]! + this.edges.ints[parentBase + E.length]!
     const leaf = this.#newEdge(parent, depth)
     const first = this.append(leaf, slot, locals, hashes, from)
     this.#attach(leaf)
-    this.edges.words[parentBase + E.internal] = 1
+    this.edges.ints[parentBase + E.internal] = 1
     return first
   }
 
@@ -227,18 +238,18 @@ export class TreeStore {
   append(edge: number, slot: number, locals: Uint32Array, hashes: Uint32Array, from: number): number {
     const end = locals.length >>> 1
     const base = edge * E.stride
-    const length = this.edges.words[base + E.length]!
+    const length = this.edges.ints[base + E.length]!
     const before = this.coverage(edge, slot)
     if (length > 0) this.#fullToCuts(edge, slot, length)
-    const first = this.#newBlocks(edge, this.edges.words[base + E.depth]! + length, locals, hashes, from, end)
-    if (length === 0) this.edges.words[base + E.head] = first
-    else this.blocks.words[this.edges.words[base + E.tail]! * B.stride + B.next] = first
-    this.edges.words[base + E.tail] = this.#lastNew
-    this.edges.words[base + E.length] = length + end - from
+    const first = this.#newBlocks(edge, this.edges.ints[base + E.depth]! + length, locals, hashes, from, end)
+    if (length === 0) this.edges.ints[base + E.head] = first
+    else this.contents.ints[this.edges.ints[base + E.tail]! * K.stride + K.next] = first
+    this.edges.ints[base + E.tail] = this.#lastNew
+    this.edges.ints[base + E.length] = length + end - from
     // A coverage equal to the old length must not be read as a full one now.
     if (before > 0) {
       if (before < length) this.#dropCut(edge, slot)
-      this.edges.words[base + E.full] = this.owners.add(this.edges.words[base + E.full]!, slot)
+      this.edges.ints[base + E.full] = this.owners.add(this.edges.ints[base + E.full]!, slot)
       this.#count(slot, length + end - from - before)
     } else this.setCoverage(edge, slot, length + end - from)
     return first
@@ -249,24 +260,27 @@ export class TreeStore {
   #newBlocks(edge: number, depth: number, locals: Uint32Array, hashes: Uint32Array, from: number, end: number): number {
     let first = 0
     let previous = 0
+    if (!this.blocks.reserve((this.contents.idEnd + end - from) * B.stride)) throw new RangeError('no memory for the prefix index')
+    const blocks = this.blocks.ints
     for (let i = from; i < end; i += 1) {
-      const id = this.blocks.allocate()
-      const { words } = this.blocks
+      const id = this.contents.allocate()
+      const contents = this.contents.ints
+      const low = hashes[2 * i]! | 0
+      const high = hashes[2 * i + 1]! | 0
+      const at = id * K.stride
+      contents[at + K.next] = 0
+      contents[at + K.localLow] = locals[2 * i]!
+      contents[at + K.localHigh] = locals[2 * i + 1]!
       const base = id * B.stride
-      const low = hashes[2 * i]!
-      const high = hashes[2 * i + 1]!
-      words[base + B.localLow] = locals[2 * i]!
-      words[base + B.localHigh] = locals[2 * i + 1]!
-      words[base + B.hashLow] = low
-      words[base + B.hashHigh] = high
-      words[base + B.edge] = edge
-      words[base + B.depth] = depth + i - from
-      words[base + B.next] = 0
+      blocks[base + B.hashLow] = low
+      blocks[base + B.hashHigh] = high
+      blocks[base + B.edge] = edge
+      blocks[base + B.depth] = depth + i - from
       const hash = mixHash(low, high, 0)
-      if (this.#matching(this.#names.first(hash), low, high) !== 0) this.duplicateNames += 1
+      if (this.#matching(this.#names.first(hash), hash, low, high) !== 0) this.duplicateNames += 1
       this.#names.insert(id, hash)
       if (previous === 0) first = id
-      else words[previous * B.stride + B.next] = id
+      else contents[previous * K.stride + K.next] = id
       previous = id
     }
     this.#lastNew = previous
@@ -276,10 +290,10 @@ export class TreeStore {
   /** Full ranks but `except` become cut at `length`, because the edge is about to grow. */
   #fullToCuts(edge: number, except: number, length: number): void {
     const base = edge * E.stride
-    const full = this.edges.words[base + E.full]!
+    const full = this.edges.ints[base + E.full]!
     const count = this.owners.collect(full, this.slotScratch(this.owners.size(full)))
     this.owners.release(full)
-    this.edges.words[base + E.full] = 0
+    this.edges.ints[base + E.full] = 0
     for (let i = 0; i < count; i += 1) {
       const slot = this.#slots[i]!
       if (slot !== except) this.#addCut(edge, slot, length)
@@ -293,7 +307,7 @@ export class TreeStore {
   }
 
   #attach(edge: number): void {
-    const edges = this.edges.words
+    const edges = this.edges.ints
     const base = edge * E.stride
     const parentBase = edges[base + E.parent]! * E.stride
     const first = edges[parentBase + E.child]!
@@ -305,7 +319,7 @@ export class TreeStore {
   }
 
   #detach(edge: number): void {
-    const edges = this.edges.words
+    const edges = this.edges.ints
     const base = edge * E.stride
     const parent = edges[base + E.parent]!
     if (parent === 0) return
@@ -324,29 +338,30 @@ export class TreeStore {
    */
   split(edge: number, length: number): number {
     const oldBase = edge * E.stride
-    const parent = this.edges.words[oldBase + E.parent]!
+    const parent = this.edges.ints[oldBase + E.parent]!
     this.#detach(edge)
-    const prefix = this.#newEdge(parent, this.edges.words[oldBase + E.depth]!)
-    const edges = this.edges.words
+    const prefix = this.#newEdge(parent, this.edges.ints[oldBase + E.depth]!)
+    const edges = this.edges.ints
     const base = prefix * E.stride
-    const blocks = this.blocks.words
+    const blocks = this.blocks.ints
+    const contents = this.contents.ints
     let last = edges[oldBase + E.head]!
     edges[base + E.head] = last
     blocks[last * B.stride + B.edge] = prefix
     for (let i = 1; i < length; i += 1) {
-      last = blocks[last * B.stride + B.next]!
+      last = contents[last * K.stride + K.next]!
       blocks[last * B.stride + B.edge] = prefix
     }
     edges[base + E.tail] = last
     edges[base + E.length] = length
     edges[base + E.internal] = 1
-    edges[oldBase + E.head] = blocks[last * B.stride + B.next]!
+    edges[oldBase + E.head] = contents[last * K.stride + K.next]!
     edges[oldBase + E.length] = edges[oldBase + E.length]! - length
     edges[oldBase + E.depth] = edges[oldBase + E.depth]! + length
-    blocks[last * B.stride + B.next] = 0
+    contents[last * K.stride + K.next] = 0
     this.#splitOwners(edge, prefix, length)
     if (parent !== 0) this.#attach(prefix)
-    this.edges.words[oldBase + E.parent] = prefix
+    this.edges.ints[oldBase + E.parent] = prefix
     this.#attach(edge)
     this.prune(edge)
     return prefix
@@ -355,13 +370,13 @@ export class TreeStore {
   #splitOwners(rest: number, prefix: number, length: number): void {
     const restBase = rest * E.stride
     const base = prefix * E.stride
-    let full = this.owners.copy(this.edges.words[restBase + E.full]!)
+    let full = this.owners.copy(this.edges.ints[restBase + E.full]!)
     const count = this.owners.collect(full, this.slotScratch(this.owners.size(full)))
     for (let i = 0; i < count; i += 1) this.members.join(this.#slots[i]!, prefix)
-    let id = this.edges.words[restBase + E.cuts]!
-    this.edges.words[restBase + E.cuts] = 0
+    let id = this.edges.ints[restBase + E.cuts]!
+    this.edges.ints[restBase + E.cuts] = 0
     while (id !== 0) {
-      const cuts = this.cuts.words
+      const cuts = this.cuts.ints
       const next = cuts[id * cut.stride + cut.next]!
       const slot = cuts[id * cut.stride + cut.slot]!
       const covered = cuts[id * cut.stride + cut.count]!
@@ -374,41 +389,42 @@ export class TreeStore {
       if (covered <= length) this.members.leave(slot)
       id = next
     }
-    this.edges.words[base + E.full] = full
+    this.edges.ints[base + E.full] = full
   }
 
   #moveCut(id: number, edge: number): void {
-    this.cuts.words[id * cut.stride + cut.next] = this.edges.words[edge * E.stride + E.cuts]!
-    this.edges.words[edge * E.stride + E.cuts] = id
+    this.cuts.ints[id * cut.stride + cut.next] = this.edges.ints[edge * E.stride + E.cuts]!
+    this.edges.ints[edge * E.stride + E.cuts] = id
   }
 
   /** Without a full rank an edge loses its children; without any rank it goes. Parents are left as they are. */
   prune(edge: number): void {
     const base = edge * E.stride
-    if (this.edges.words[base + E.full] !== 0) return
-    for (let child = this.edges.words[base + E.child]!; child !== 0; child = this.edges.words[base + E.child]!) this.#detach(child)
-    if (this.edges.words[base + E.cuts] !== 0) return
+    if (this.edges.ints[base + E.full] !== 0) return
+    for (let child = this.edges.ints[base + E.child]!; child !== 0; child = this.edges.ints[base + E.child]!) this.#detach(child)
+    if (this.edges.ints[base + E.cuts] !== 0) return
     this.#detach(edge)
-    let id = this.edges.words[base + E.head]!
-    while (id !== 0) {
-      const next = this.blocks.words[id * B.stride + B.next]!
-      this.#releaseBlock(id)
-      id = next
-    }
-    this.edges.words[base + E.length] = 0
-    this.edges.words[base + E.full] = 0
+    this.#releaseBlocks(edge)
+    this.edges.ints[base + E.length] = 0
+    this.edges.ints[base + E.full] = 0
     this.edges.release(edge)
   }
 
-  #releaseBlock(id: number): void {
-    this.#names.remove(id, this.#nameHash(id))
-    const { words } = this.blocks
-    words[id * B.stride + B.edge] = 0
-    if (this.duplicateNames > 0) {
-      const low = words[id * B.stride + B.hashLow]!
-      const high = words[id * B.stride + B.hashHigh]!
-      if (this.firstNamed(low, high) !== 0) this.duplicateNames -= 1
+  #releaseBlocks(edge: number): void {
+    const base = edge * E.stride
+    const contents = this.contents.ints
+    const words = this.blocks.ints
+    const first = this.edges.ints[base + E.head]!
+    let last = first
+    for (let id = first; id !== 0; id = contents[id * K.stride + K.next]!) {
+      const at = id * B.stride
+      const low = words[at + B.hashLow]!
+      const high = words[at + B.hashHigh]!
+      words[at + B.edge] = 0
+      this.#names.remove(id, mixHash(low, high, 0))
+      if (this.duplicateNames > 0 && this.firstNamed(low, high) !== 0) this.duplicateNames -= 1
+      last = id
     }
-    this.blocks.release(id)
+    this.contents.releaseChain(first, last, this.edges.ints[base + E.length]!)
   }
 }
