@@ -3,10 +3,10 @@ import assert from 'node:assert/strict'
 import { afterEach, beforeEach, test } from 'node:test'
 import { decodeBody, type WireValue } from '../src/dynamo/wire/body.ts'
 import { encodeData, encodeFailureItem } from '../src/dynamo/wire/items.ts'
-import { FailureError, type Failure } from '../src/model/failure.ts'
+import type { Failure } from '../src/model/failure.ts'
 import type { JsonObject, RequestHandler } from '../src/ports.ts'
 import { until } from './discovery-kit.ts'
-import { SmallDeployment, plainCard, prefillEndpoint, type ScriptedWorker } from './standalone-kit.ts'
+import { failureOf, plainCard, prefillEndpoint, type ScriptedWorker, SmallDeployment } from './standalone-kit.ts'
 
 let small: SmallDeployment
 beforeEach(() => { small = new SmallDeployment() })
@@ -45,16 +45,6 @@ const decodeCard = (runtime: JsonObject = {}): JsonObject => plainCard({ worker_
 const prefillWorker = (handler: RequestHandler, runtime: JsonObject = {}): Promise<ScriptedWorker> => small.worker(handler, { endpoint: prefillEndpoint, card: prefillCard(runtime) })
 const decodeWorker = (handler: RequestHandler = decodes, runtime: JsonObject = {}): Promise<ScriptedWorker> => small.worker(handler, { card: decodeCard(runtime) })
 const tokensOf = (values: readonly WireValue[]): number[] => values.flatMap((value) => (value as { token_ids: number[] }).token_ids)
-
-async function failureOf(promise: Promise<unknown>): Promise<Failure> {
-  try {
-    await promise
-  } catch (error) {
-    assert.ok(error instanceof FailureError, String(error))
-    return error.failure
-  }
-  throw new assert.AssertionError({ message: 'no failure' })
-}
 
 test('pull engines: prompt at the prefill worker, its params verbatim at the decode worker', async () => {
   const prefill = await prefillWorker(pulls)

@@ -9,10 +9,10 @@ import { createTcpRequestServer } from '../src/dynamo/request-plane/tcp-server.t
 import { GlobalRouter, type GlobalRouterOptions } from '../src/global-router/global-router.ts'
 import { parsePoolConfig } from '../src/global-router/pool-config.ts'
 import { innerFailure } from '../src/global-router/inner-failure.ts'
-import { FailureError, type Failure } from '../src/model/failure.ts'
+import type { Failure } from '../src/model/failure.ts'
 import type { Json, JsonObject, RequestHandler } from '../src/ports.ts'
 import { until } from './discovery-kit.ts'
-import { SmallDeployment, plainCard, type ScriptedWorker } from './standalone-kit.ts'
+import { failureOf, plainCard, type ScriptedWorker, SmallDeployment } from './standalone-kit.ts'
 
 let small: SmallDeployment
 let open: GlobalRouter[] = []
@@ -79,16 +79,6 @@ const prefillEndpoint = 'dynamo.global_router.prefill_generate'
 const decodeEndpoint = 'dynamo.global_router.decode_generate'
 const tokensOf = (values: readonly WireValue[]): number[] => values.flatMap((value) => (value as { token_ids: number[] }).token_ids)
 const bodyOf = (worker: ScriptedWorker, index = 0): Record<string, WireValue> => decodeBody(worker.seen[index]?.body ?? new Uint8Array(), worker.seen[index]?.codec ?? 'json') as Record<string, WireValue>
-
-async function failureOf(promise: Promise<unknown>): Promise<Failure> {
-  try {
-    await promise
-  } catch (error) {
-    assert.ok(error instanceof FailureError, String(error))
-    return error.failure
-  }
-  throw new assert.AssertionError({ message: 'no failure' })
-}
 
 test('requests go to the pool of their length with id, metadata and trace; the frontend\'s word on this router is taken out', async () => {
   const [p0, p1] = await Promise.all([poolRouter('p0', answersAs(11n)), poolRouter('p1', answersAs(12n))])

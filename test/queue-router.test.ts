@@ -3,10 +3,9 @@ import assert from 'node:assert/strict'
 import { afterEach, beforeEach, test } from 'node:test'
 import { decodeBody, type WireValue } from '../src/dynamo/wire/body.ts'
 import { encodeData } from '../src/dynamo/wire/items.ts'
-import { FailureError, type Failure } from '../src/model/failure.ts'
 import type { RequestHandler } from '../src/ports.ts'
 import { until } from './discovery-kit.ts'
-import { SmallDeployment, plainCard, prefillEndpoint } from './standalone-kit.ts'
+import { failureOf, plainCard, prefillEndpoint, SmallDeployment } from './standalone-kit.ts'
 
 let small: SmallDeployment
 beforeEach(() => { small = new SmallDeployment() })
@@ -29,16 +28,6 @@ function gated(): { readonly handler: RequestHandler; next(): void } {
     },
     next: () => open.shift()?.(),
   }
-}
-
-async function failureOf(promise: Promise<unknown>): Promise<Failure> {
-  try {
-    await promise
-  } catch (error) {
-    assert.ok(error instanceof FailureError, String(error))
-    return error.failure
-  }
-  throw new assert.AssertionError({ message: 'no failure' })
 }
 
 const threshold = ['--router-queue-threshold', '0', '--no-router-kv-events'] as const

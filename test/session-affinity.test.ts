@@ -3,10 +3,9 @@ import assert from 'node:assert/strict'
 import { afterEach, beforeEach, test } from 'node:test'
 import { decodeBody, type WireValue } from '../src/dynamo/wire/body.ts'
 import { encodeData } from '../src/dynamo/wire/items.ts'
-import { FailureError, type Failure } from '../src/model/failure.ts'
 import type { JsonObject, RequestHandler } from '../src/ports.ts'
 import { until } from './discovery-kit.ts'
-import { SmallDeployment, plainCard, prefillEndpoint, type ScriptedWorker } from './standalone-kit.ts'
+import { SmallDeployment, failureOf, plainCard, prefillEndpoint, type ScriptedWorker } from './standalone-kit.ts'
 
 let small: SmallDeployment
 beforeEach(() => { small = new SmallDeployment() })
@@ -30,15 +29,6 @@ const workers = (count: number, handler: RequestHandler = answers, card: JsonObj
   Promise.all(Array.from({ length: count }, () => small.worker(handler, { card })))
 const used = (all: readonly ScriptedWorker[]): ScriptedWorker[] => all.filter(({ seen }) => seen.length > 0)
 
-async function failureOf(promise: Promise<unknown>): Promise<Failure> {
-  try {
-    await promise
-  } catch (error) {
-    assert.ok(error instanceof FailureError, String(error))
-    return error.failure
-  }
-  throw new assert.AssertionError({ message: 'no failure' })
-}
 const several = async (count: number, each: (index: number) => Promise<unknown>): Promise<void> => { for (let index = 0; index < count; index += 1) await each(index) }
 
 test('one session, one worker and rank; without a session, all of them', async () => {

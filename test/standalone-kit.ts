@@ -1,4 +1,5 @@
 /** A small deployment in one process: memory discovery, TCP on loopback, scripted workers, the router and a caller. */
+import assert from 'node:assert/strict'
 import { parseCommand } from '../src/config/parse-command.ts'
 import { assembleRouter, type AssembledRouter } from '../src/cli/assemble-router.ts'
 import { MemoryDiscovery, MemoryStore } from '../src/dynamo/discovery/memory-discovery.ts'
@@ -9,6 +10,7 @@ import { createTcpRequestServer } from '../src/dynamo/request-plane/tcp-server.t
 import type { WireValue } from '../src/dynamo/wire/body.ts'
 import { decodeInstanceRecord, encodeInstanceRecord } from '../src/dynamo/wire/instance-record.ts'
 import { createLog, type ProcessLog } from '../src/observability/log.ts'
+import { FailureError, type Failure } from '../src/model/failure.ts'
 import type { Codec, EndpointId, EventPlane, JsonObject, RequestHandler } from '../src/ports.ts'
 import { systemClock, systemRandom } from '../src/system-ports.ts'
 
@@ -112,3 +114,14 @@ export const plainCard = (more: JsonObject = {}, runtime: JsonObject = {}): Json
   runtime_config: { total_kv_blocks: 100, max_num_batched_tokens: 8192, data_parallel_start_rank: 0, data_parallel_size: 1, enable_local_indexer: false, kv_event_publishing_enabled: false, ...runtime },
   ...more,
 })
+
+/** The failure that a call ends with; another end fails the test. */
+export async function failureOf(promise: Promise<unknown>): Promise<Failure> {
+  try {
+    await promise
+  } catch (error) {
+    assert.ok(error instanceof FailureError, String(error))
+    return error.failure
+  }
+  throw new assert.AssertionError({ message: 'no failure' })
+}

@@ -3,9 +3,9 @@ import assert from 'node:assert/strict'
 import { afterEach, beforeEach, test } from 'node:test'
 import { decodeBody, encodeBody, type WireValue } from '../src/dynamo/wire/body.ts'
 import { encodeData, encodeFailureItem } from '../src/dynamo/wire/items.ts'
-import { FailureError, type Failure } from '../src/model/failure.ts'
+import type { Failure } from '../src/model/failure.ts'
 import type { RequestHandler } from '../src/ports.ts'
-import { SmallDeployment, plainCard } from './standalone-kit.ts'
+import { failureOf, plainCard, SmallDeployment } from './standalone-kit.ts'
 import { until } from './discovery-kit.ts'
 
 let small: SmallDeployment
@@ -34,16 +34,6 @@ const silent: RequestHandler = () => {}
 
 const shutdown: Failure = { class: 'Unavailable', reason: 'backend.engine_shutdown', message: 'engine is going' }
 const own: Failure = { class: 'Internal', reason: 'backend.unknown', message: 'RuntimeError: own fault' }
-
-async function failureOf(promise: Promise<unknown>): Promise<Failure> {
-  try {
-    await promise
-  } catch (error) {
-    assert.ok(error instanceof FailureError, String(error))
-    return error.failure
-  }
-  throw new assert.AssertionError({ message: 'no failure' })
-}
 
 const tokensOf = (values: readonly WireValue[]): number[] => values.flatMap((value) => (value as { token_ids: number[] }).token_ids)
 
