@@ -21,6 +21,7 @@ const rows: { readonly name: string; readonly cards: readonly CardInput[]; reado
   { name: 'decode that needs prefill, alone', cards: [decode(1)], entries: [], reason: /decode workers need prefill workers/ },
   { name: 'decode that needs prefill or decode, alone', cards: [decode(1, { needs: [['prefill'], ['decode']] })], entries: ['dynamo/decode'] },
   { name: 'decode that needs an empty group', cards: [decode(1, { needs: [[]] })], entries: ['dynamo/decode'] },
+  { name: 'needs that are null', cards: [decode(1, { extra: { needs: null } })], entries: ['dynamo/decode'] },
   { name: 'prefill alone', cards: [prefill(1)], entries: [], reason: /no worker that decodes is registered/ },
   { name: 'prefill that needs encode does not count', cards: [decode(1), prefill(2, { needs: [['encode']] })], entries: [], reason: /need prefill/ },
   { name: 'encode workers meet needs and take no requests', cards: [{ id: 1, needs: [['encode']] }, { id: 2, role: 'encode', needs: [['aggregated']], modelType: '' }], entries: ['dynamo/aggregated'] },
@@ -49,6 +50,46 @@ for (const { name, cards, entries, reason } of rows) {
     assert.match(state.reason ?? '', reason ?? /^$/)
   })
 }
+
+/** Rows: `needs` of a decode worker; columns: which others of the model are alive beside it. */
+const needsTable: readonly { readonly needs: CardInput['needs']; readonly ready: readonly string[]; readonly reason?: RegExp }[] = [
+  { needs: [], ready: ['', 'prefill', 'encode', 'prefill encode'] },
+  { needs: [[]], ready: ['', 'prefill', 'encode', 'prefill encode'] },
+  { needs: [['decode']], ready: ['', 'prefill', 'encode', 'prefill encode'] },
+  { needs: [['prefill']], ready: ['prefill', 'prefill encode'], reason: /decode workers need prefill workers/ },
+  { needs: [['prefill'], ['decode']], ready: ['', 'prefill', 'encode', 'prefill encode'] },
+  { needs: [['prefill', 'decode']], ready: ['prefill', 'prefill encode'], reason: /decode workers need prefill workers/ },
+  { needs: [['prefill', 'encode']], ready: ['prefill encode'], reason: /decode workers need (prefill and encode|encode|prefill) workers/ },
+  { needs: [['prefill'], ['encode']], ready: ['prefill', 'encode', 'prefill encode'], reason: /decode workers need prefill, or encode workers/ },
+  { needs: [['prefill', 'encode'], ['encode']], ready: ['encode', 'prefill encode'], reason: /decode workers need .*encode workers/ },
+  { needs: [['aggregated']], ready: [], reason: /decode workers need aggregated workers/ },
+]
+const beside: Readonly<Record<string, CardInput>> = { prefill: prefill(2, { needs: [['decode']] }), encode: { id: 3, role: 'encode', needs: [['decode']], modelType: '' } }
+
+for (const { needs, ready, reason } of needsTable) {
+  test(`needs ${JSON.stringify(needs)}`, () => {
+    for (const others of ['', 'prefill', 'encode', 'prefill encode']) {
+      const cards = [decode(1, { needs: needs ?? [] }), ...others.split(' ').flatMap((name) => beside[name] ?? [])]
+      const state = evaluate(cards)
+      const isReady = ready.includes(others)
+      assert.deepEqual(entriesOf(state), isReady ? [`dynamo/decode${others.includes('prefill') ? '>prefill' : ''}`] : [], `beside ${others || 'nobody'}`)
+      if (!isReady) assert.match(state.reason ?? '', reason ?? /never/)
+    }
+  })
+}
+
+test('needs of the others count too: a prefill worker that lacks its encode worker is none, and a circle that is complete serves', () => {
+  const waiting = prefill(2, { needs: [['encode']] })
+  const encode: CardInput = { id: 3, role: 'encode', needs: [['decode']], modelType: '' }
+  assert.deepEqual(entriesOf(evaluate([decode(1), waiting])), [])
+  assert.deepEqual(entriesOf(evaluate([decode(1), waiting, encode])), ['dynamo/decode>prefill'])
+  const dead = evaluateModel('m', [factOf(decode(1)), factOf(waiting), factOf(encode, false)], noHistory, usual)
+  assert.deepEqual(entriesOf(dead), [], 'an encode worker that is gone meets nothing')
+  // Once ready, an encode worker that leaves takes the model nowhere, but for the strict.
+  const before = evaluate([{ id: 1, needs: [['encode']] }, { ...encode, needs: [['aggregated']] }])
+  assert.deepEqual(entriesOf(evaluate([{ id: 1, needs: [['encode']] }], usual, before)), ['dynamo/aggregated'])
+  assert.deepEqual(entriesOf(evaluate([{ id: 1, needs: [['encode']] }], strict, before)), [])
+})
 
 test('a card whose endpoint record is gone does not count', () => {
   const state = evaluateModel('m', [factOf(decode(1)), factOf(prefill(2), false)], noHistory, usual)
