@@ -147,6 +147,45 @@ async function rollingRestart(deployment: Deployment): Promise<void> {
   process.stdout.write(`     ${answered} requests answered, none lost\n`)
 }
 
+/** One index for several routers: ours asks Dynamo's, Dynamo's asks ours, ours asks ours. */
+async function sharesIndex(deployment: Deployment): Promise<void> {
+  deployment.mocker('mockers', ['--num-workers', 2, '--num-gpu-blocks-override', 4096])
+  await deployment.registered('dynamo/backend/generate', 2, undefined, 'mdc')
+  const real = deployment.module('real-server', 'dynamo.router', [...target, '--serve-indexer'])
+  await deployment.registered('dynamo/backend/kv_indexer_query', 1, real)
+  await ours(deployment, 'ours-client', [...target, '--use-remote-indexer'])
+  const driver = await deployment.driver()
+  const prompt = randomTokens(random, 16 * 8)
+  const blocksOf = async (router: string): Promise<string> => {
+    const { outputs, error } = await driver.call(`dynamo.${router}.get_overlap_scores`, { token_ids: prompt })
+    assert.equal(error, null)
+    return (outputs[0] as OverlapAnswer).workers.map((row) => row.device_blocks).sort().join()
+  }
+  const stays = async (router: string, home: bigint): Promise<void> => {
+    for (let round = 0; round < 5; round += 1) {
+      const { outputs, error } = await driver.call(`dynamo.${router}.generate`, generateRequest([...prompt, round]))
+      assert.equal(error, null)
+      assert.equal(workerOf(outputs), home, `${router}, round ${round}`)
+    }
+  }
+  await knows(driver, 'ours-client', 2)
+  const home = workerOf((await driver.call('dynamo.ours-client.generate', generateRequest(prompt))).outputs)
+  await until('ours learns from the index of the real router', async () => await blocksOf('ours-client') === '0,8')
+  await stays('ours-client', home)
+  await deployment.stop(real, 'SIGTERM', 30_000)
+  // A process that does not tidy up is swept from the store after a while.
+  const stands = (): boolean => deployment.records('instances', 'dynamo/router/').length + deployment.records('instances', 'dynamo/backend/kv_indexer_query').length > 0
+  await until('the records of the real router are gone', () => !stands(), 40_000)
+  const server = await ours(deployment, 'ours-server', [...target, '--serve-indexer'])
+  await deployment.registered('dynamo/backend/kv_indexer_query', 1, server.process)
+  await until('ours learns from ours', async () => await blocksOf('ours-client') === '0,8')
+  await stays('ours-client', home)
+  const client = deployment.module('real-client', 'dynamo.router', [...target, '--use-remote-indexer'])
+  await until('the real client registers', () => client.log().includes('Registered endpoint'), 60_000)
+  await until('the real router learns from ours', async () => await blocksOf('router') === '0,8')
+  await stays('router', home)
+}
+
 async function natsEnv(deployment: Deployment): Promise<NodeJS.ProcessEnv> {
   const port = await freePort()
   await startNats(deployment, port)
@@ -155,6 +194,7 @@ async function natsEnv(deployment: Deployment): Promise<NodeJS.ProcessEnv> {
 
 export const replicaScenarios: readonly Scenario[] = [
   { name: 'replicas-newcomer-and-death', timeoutSeconds: 150, run: learnsAndForgets },
+  { name: 'replicas-served-index', timeoutSeconds: 150, run: sharesIndex },
   { name: 'replicas-rolling-restart', timeoutSeconds: 150, run: rollingRestart },
   { name: 'replicas-share-load-zmq', timeoutSeconds: 180, run: (deployment) => sharesLoad(deployment) },
   { name: 'replicas-share-load-nats', timeoutSeconds: 180, run: async (deployment) => sharesLoad(deployment, await natsEnv(deployment)) },

@@ -13,7 +13,7 @@ import type { OpenAiServerOptions } from '../openai/openai-server.ts'
 import type { Clock, Discovery, EventPlane, Random, RequestPlaneClient } from '../ports.ts'
 import type { RouterSettings } from '../router/contract.ts'
 import { KvRouter } from '../router/kv-router.ts'
-import { routerConfigOf } from '../standalone/pool.ts'
+import { remoteOf, routerConfigOf } from '../standalone/pool.ts'
 import type { SelectionMode } from '../scheduling/mode-choice.ts'
 import { absentText } from '../text/absent-text.ts'
 import { loadTextModel } from '../text/load-text-model.ts'
@@ -64,7 +64,7 @@ export function assembleFrontend(config: ParsedConfig<'frontend'>, planes: Front
       log.info({ stage: 'start', model: facts.modelName, block_size: facts.blockSize, role: facts.role, mode: values.routerMode }, 'KV Routing initialized')
       const own = stage === 'prefill' ? prefillConfig.of(facts.routerConfig) : null
       const settings = { ...routerSettingsOf(config, { ...facts, routingGroup: facts.modelName }), ...stageSettings(stage, options.conditional !== null), ...(mode === null ? {} : { selectionMode: mode }) }
-      return new KvRouter(own === null ? settings : prefillConfig.apply(own, settings), { clock, random, listener: metrics.ofPool(stage === 'prefill' ? 'prefill' : facts.role, facts.modelName).listener, ...caches.next() })
+      return new KvRouter(own === null ? settings : prefillConfig.apply(own, settings), { clock, random, listener: metrics.ofPool(stage === 'prefill' ? 'prefill' : facts.role, facts.modelName).listener, ...caches.next(), ...remoteOf(facts) })
     },
   })
   const api = new FrontendMetrics({ prefix: values.metricsPrefix, models: () => service.models.figures().map((model) => ({ ...model, migrationLimit: values.migrationLimit })) })
@@ -102,7 +102,7 @@ const stageSettings = (stage: PoolStage, isConditional: boolean): Partial<Router
 
 function modelsOptions({ values }: ParsedConfig<'frontend'>, mode: SelectionMode | null): FrontendModelsOptions {
   return {
-    blockSize: values.blockSize, useKvEvents: values.useKvEvents && mode === null, kvEventGraceMs: values.kvEventGraceSeconds * 1000,
+    blockSize: values.blockSize, useKvEvents: values.useKvEvents && mode === null, kvEventGraceMs: values.kvEventGraceSeconds * 1000, replicaSync: values.replicaSync, useRemoteIndexer: values.useRemoteIndexer && mode === null,
     minInitialWorkers: values.minInitialWorkers,
     busyThresholds: {
       activeDecodeBlocks: values.activeDecodeBlocksThreshold, activePrefillTokens: values.activePrefillTokensThreshold,

@@ -10,7 +10,7 @@ import type { Clock, Discovery, EndpointId, EventPlane, Random, RequestPlaneClie
 import type { RouterSettings } from '../router/contract.ts'
 import { KvRouter } from '../router/kv-router.ts'
 import { metered } from '../standalone/metered.ts'
-import type { PoolFacts } from '../standalone/pool.ts'
+import { remoteOf, type PoolFacts } from '../standalone/pool.ts'
 import { StandaloneRouter, type StandaloneRouterOptions } from '../standalone/router-service.ts'
 import { prefillOverrides } from './prefill-overrides.ts'
 import { showGauges } from './pool-gauges.ts'
@@ -45,7 +45,7 @@ export function assembleRouter(config: ParsedConfig<'router'>, planes: RouterPla
   const routerOf = (facts: PoolFacts, changes: Partial<RouterSettings>, card: CardRouterConfig | null = null): KvRouter => {
     log.info({ stage: 'start', model: facts.modelName, block_size: facts.blockSize, role: facts.role }, 'KV Routing initialized')
     const settings = { ...routerSettingsOf(config, { ...facts, routingGroup: facts.modelName }), ...changes }
-    return new KvRouter(card === null ? settings : prefillConfig.apply(card, settings), { clock, random, listener: metrics.listener, ...caches.next() })
+    return new KvRouter(card === null ? settings : prefillConfig.apply(card, settings), { clock, random, listener: metrics.listener, ...caches.next(), ...remoteOf(facts) })
   }
   const caches = new SharedCaches(config.values.sharedCacheType, log)
   const prefillConfig = prefillOverrides(log)
@@ -74,7 +74,7 @@ function serviceOptions({ values }: ParsedConfig<'router'>): StandaloneRouterOpt
   const { namespace, component, workers } = routerTargetOf(values)
   return {
     namespace, component, workers, blockSize: values.blockSize, strictBlockSize: values.strictBlockSize, useKvEvents: values.useKvEvents,
-    kvEventGraceMs: values.kvEventGraceSeconds * 1000, replicaSync: values.replicaSync, minInitialWorkers: values.minInitialWorkers, registerModel: values.registerModel,
+    kvEventGraceMs: values.kvEventGraceSeconds * 1000, replicaSync: values.replicaSync, serveIndexer: values.serveIndexer, useRemoteIndexer: values.useRemoteIndexer, minInitialWorkers: values.minInitialWorkers, registerModel: values.registerModel,
     force: values.force, shutdownTimeoutMs: values.shutdownTimeoutSeconds * 1000, shutdownGraceMs: values.shutdownGraceSeconds * 1000,
     codec: values.requestPlaneCodec === 'json' ? 'json' : 'msgpack', retryLimit: values.retryLimit,
     firstOutputTimeoutMs: values.firstOutputTimeoutSeconds * 1000, outputTimeoutMs: values.outputTimeoutSeconds * 1000,

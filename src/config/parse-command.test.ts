@@ -144,12 +144,12 @@ test('a config file names unknown and doubled options', async () => {
   await refuses(argv, /block-size and router-block-size are the same option/, config('block-size: 3\nrouter-block-size: 4'))
   await refuses(argv, /^w\.yaml: retry-limit: "3" is not valid; expected a whole number/, config('retry-limit: "3"'))
   await refuses(argv, /must be a mapping/, config('- 1'))
-  await refuses(argv, /^w\.yaml: serve-indexer: not available/, config('serve-indexer: true'))
+  await refuses(argv, /^w\.yaml: router-durable-kv-events: not available/, config('router-durable-kv-events: true'))
 })
 
 test('what is not built is refused, its default is accepted', async () => {
   const refused = [
-    ['--serve-indexer'], ['--use-remote-indexer'], ['--router-durable-kv-events'],
+    ['--router-durable-kv-events'],
     ['--ais-backend', 'vllm'], ['--aic-tp-size', '2'],
   ]
   for (const argv of refused) await refuses(argv, new RegExp(`^${argv[0]}.*: not available in this version \\(`))

@@ -3,21 +3,22 @@ import type { OptionTable, ValuesOf } from './option.ts'
 import { frontendOptions } from './options/frontend.ts'
 import { globalRouterOptions } from './options/global-router.ts'
 import { routerDisaggOptions } from './options/disagg.ts'
+import { policyOptions } from './options/policy.ts'
 import { queueOptions } from './options/queue.ts'
 import { routerCoreOptions } from './options/router-core.ts'
 import { routerOwnOptions } from './options/router-own.ts'
-import { replicaOptions } from './options/replicas.ts'
+import { replicaOptions, servedIndexOptions } from './options/replicas.ts'
 import { routerUnbuiltOptions } from './options/router-unbuilt.ts'
 import { selectionOptions } from './options/selection.ts'
 import { logOptions, namespaceOptions, routerRuntimeOptions, runtimeOptions, systemOptions, workerHealthOptions } from './options/runtime.ts'
 import { engineOptions, startOptions, workerOptions } from './options/simulation.ts'
 
 export const routerOptions = {
-  ...routerCoreOptions, ...selectionOptions, ...queueOptions, ...routerDisaggOptions, ...replicaOptions, ...routerOwnOptions, ...namespaceOptions, ...routerRuntimeOptions, ...runtimeOptions, ...systemOptions, ...logOptions,
+  ...routerCoreOptions, ...selectionOptions, ...queueOptions, ...policyOptions, ...routerDisaggOptions, ...replicaOptions, ...servedIndexOptions, ...routerOwnOptions, ...namespaceOptions, ...routerRuntimeOptions, ...runtimeOptions, ...systemOptions, ...logOptions,
   ...routerUnbuiltOptions,
 }
 /** The frontend's own spelling of a shared option counts. */
-export const frontendTable = { ...routerRuntimeOptions, ...runtimeOptions, ...systemOptions, ...logOptions, ...replicaOptions, ...frontendOptions }
+export const frontendTable = { ...routerRuntimeOptions, ...runtimeOptions, ...systemOptions, ...logOptions, ...replicaOptions, ...policyOptions, ...frontendOptions }
 export const startTable = { ...startOptions, ...engineOptions, ...logOptions }
 /** Probes work in workers only. */
 const { healthCheckEnabled: _enabled, canaryWaitTime: _wait, healthCheckTimeout: _timeout, ...workerSystemOptions } = systemOptions

@@ -33,6 +33,8 @@ export interface FrontendModelsOptions extends RoutedGenerateOptions {
   readonly blockSize: number | null
   readonly useKvEvents: boolean
   readonly kvEventGraceMs: number
+  readonly replicaSync: boolean
+  readonly useRemoteIndexer: boolean
   readonly minInitialWorkers: number
   readonly busyThresholds: BusyThresholds
   /** How sessions are bound to workers; null: not. */
@@ -243,7 +245,7 @@ export class FrontendModels implements ModelCatalog {
     const own = stage === 'prefill' ? this.#parts.prefillConfig(state.card) : null
     const pool = new LivePool(state, {
       discovery, client, eventPlane, clock, random, log,
-      options: { blockSize: options.blockSize ?? (isEmbeddingOnly(state.card) ? embeddingBlockSize : null), strictBlockSize: false, useKvEvents: own === null ? this.#followsEvents(stage) : own.mode === null && own.settings.useKvEvents, kvEventGraceMs: options.kvEventGraceMs },
+      options: { blockSize: options.blockSize ?? (isEmbeddingOnly(state.card) ? embeddingBlockSize : null), strictBlockSize: false, useKvEvents: own === null ? this.#followsEvents(stage) : own.mode === null && own.settings.useKvEvents, kvEventGraceMs: options.kvEventGraceMs, replicaSync: options.replicaSync, useRemoteIndexer: options.useRemoteIndexer && this.#followsEvents(stage) },
       affinityOf: () => (own === null ? options.sessionAffinity : own.affinity),
       createRouter: (facts) => {
         const router = createRouter(facts, stage)

@@ -136,6 +136,14 @@ export class Bookings {
     return outcome
   }
 
+  /** A prompt that another router sent to a rank whose blocks are assumed. */
+  recordPrompt({ workerId, dpRank }: WorkerRank, local: HashList, sequence: HashList, nowMs: number): void {
+    const { directory, index } = this.#parts
+    const slot = directory.slotOf(workerId, dpRank)
+    if (slot < 0 || local.length === 0 || !index.wantsRecord(slot)) return
+    index.record({ requestId: '', slot, query: { tokens: noTokens }, local, sequence, isTracked: false }, nowMs)
+  }
+
   peerPrefillCompleted(key: string): boolean {
     return this.#completePrefill(peerMark + key)
   }

@@ -9,6 +9,7 @@ import type { WorkerDescription, WorkerId, WorkerRank, WorkerRole } from '../mod
 import type { SharedHits } from '../model/shared-cache.ts'
 import type { Clock, Random, SharedCache } from '../ports.ts'
 import type { Bookings } from './bookings.ts'
+import type { RemoteOverlap } from './remote-overlap.ts'
 import type { QueueListener, QueueReport, QueueSettings } from './admission.ts'
 import type { PolicyPlaces } from '../policies/policy-slot.ts'
 import type { SelectionMode } from '../scheduling/mode-choice.ts'
@@ -114,6 +115,8 @@ export interface KvRouterPorts {
   readonly random: Random
   /** A cache that all workers share; left out: none. */
   readonly sharedCache?: SharedCache
+  /** Another router's index, asked before each call; left out: an own one. */
+  readonly remoteOverlap?: RemoteOverlap
   /** Policies of one's own; left out: the built-in policy decides. Not asked where `selectionMode` is set. */
   readonly policies?: PolicyPlaces
   readonly listener?: RouterListener
@@ -161,7 +164,7 @@ export interface Router {
   free(requestId: string): boolean
 
   /** Own bookings for those who share them, and where bookings of other routers are made. */
-  readonly bookings: Pick<Bookings, 'listener' | 'bookPeer' | 'peerPrefillCompleted' | 'freePeer' | 'touchPeer'>
+  readonly bookings: Pick<Bookings, 'listener' | 'bookPeer' | 'peerPrefillCompleted' | 'freePeer' | 'touchPeer' | 'recordPrompt'>
 
   overlap(query: OverlapQuery): OverlapReport
   loads(): readonly LoadRow[]

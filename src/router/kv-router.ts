@@ -72,7 +72,7 @@ export class KvRouter implements Router {
   constructor(settings: RouterSettings, ports: KvRouterPorts) {
     this.#settings = settings
     this.#ports = ports
-    this.#index = new PoolIndex(settings)
+    this.#index = new PoolIndex(settings, ports.remoteOverlap === undefined ? null : { overlap: ports.remoteOverlap, directory: this.#directory })
     this.#loads = new ActiveSequences({ expiryMs: 1000 * settings.activeRequestExpirySeconds, ...durationsOf(settings) })
     this.#overload = new OverloadWatch(this.#loads, {
       decodeBlocks: settings.activeDecodeBlocksThreshold,

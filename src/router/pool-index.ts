@@ -8,6 +8,8 @@ import type { ApplyStatus, KvEventData, StorageTier } from '../model/kv-event.ts
 import type { RankSlot } from '../model/worker.ts'
 import type { OverlapQuery } from './contract.ts'
 import { GrowingPrompts } from './growing-prompts.ts'
+import { readRemoteOverlap, type RemoteOverlap } from './remote-overlap.ts'
+import type { WorkerDirectory } from './worker-directory.ts'
 
 export type IndexMode = 'events' | 'approximate'
 
@@ -54,10 +56,13 @@ export class PoolIndex {
   readonly #blockSize: number
   readonly #pruneAbove: number
   readonly #pruneTo: number
+  readonly #remote: { readonly overlap: RemoteOverlap; readonly directory: WorkerDirectory } | null
   /** Assumed blocks given up because there were more than `maxTreeSize`. */
   prunedCount = 0
 
-  constructor(settings: PoolIndexSettings) {
+  /** `remote`: what another index found, instead of what this one would. */
+  constructor(settings: PoolIndexSettings, remote: { readonly overlap: RemoteOverlap; readonly directory: WorkerDirectory } | null = null) {
+    this.#remote = remote
     this.#blockSize = settings.blockSize
     this.#pruneAbove = settings.maxTreeSize ?? Infinity
     this.#pruneTo = Math.floor((settings.maxTreeSize ?? 0) * settings.pruneTargetRatio)
@@ -97,7 +102,8 @@ export class PoolIndex {
 
   /** Overlap of a prompt with every rank. */
   find(local: HashList, scores: OverlapScores): void {
-    this.#main.find(local, scores)
+    if (this.#remote === null) this.#main.find(local, scores)
+    else readRemoteOverlap(this.#remote.overlap, this.#remote.directory, scores)
     if (this.#predicted !== null && this.#predicted.entryCount > 0) this.#addPredicted(this.#predicted, local, scores)
   }
 
@@ -112,7 +118,7 @@ export class PoolIndex {
 
   /** Whether `record` has any use for a prompt that goes to this rank. */
   wantsRecord(slot: RankSlot): boolean {
-    return this.#predicted !== null || this.#approximate.has(slot)
+    return this.#predicted !== null || (this.#approximate.has(slot) && (this.#remote === null || this.#remote.overlap.record !== undefined))
   }
 
   /** Whether generated tokens are of use: blocks of the output are assumed, too. */
@@ -134,7 +140,8 @@ export class PoolIndex {
   /** Notes that a prompt was routed to a rank. */
   record(prompt: BookedPrompt, nowMs: number): void {
     const { slot, local, sequence } = prompt
-    if (!this.#approximate.has(slot)) this.#predicted?.record(slot, local, sequence, nowMs)
+    if (this.#remote !== null) this.#remote.overlap.record?.(this.#remote.directory.rankOf(slot), local, sequence)
+    if (this.#remote !== null || !this.#approximate.has(slot)) this.#predicted?.record(slot, local, sequence, nowMs)
     else if (this.#bound?.has(slot) === true) this.#lease(prompt, this.#bound)
     else {
       this.#main.record(slot, local, sequence, nowMs)

@@ -4,6 +4,7 @@ import type { RoutingRequest } from '../model/routing-request.ts'
 import type { WorkerId } from '../model/worker.ts'
 import type { GenerateRequest } from '../dynamo/wire/generate-request.ts'
 import { noWorkers } from './refusal-failure.ts'
+import type { RemoteIndex } from '../replicas/remote-index.ts'
 import type { RoutedPool } from './routed-pool.ts'
 
 export interface Choice {
@@ -20,6 +21,25 @@ export function withPolicyClass(generate: GenerateRequest, metadata: Readonly<Re
 
 /** Chooses and books. `parked`: the answer comes through `onDecided`, and only then. Better a doubtful worker than none. */
 export function chooseWorker(pool: RoutedPool, choice: Choice, onDecided: OnDecided): Decision | Refusal | Parked {
+  return pool.remote === null ? choose(pool, choice, onDecided) : chooseRemotely(pool, pool.remote, choice, onDecided)
+}
+
+/** Another router's index is asked first. */
+function chooseRemotely(pool: RoutedPool, remote: RemoteIndex, choice: Choice, onDecided: OnDecided): Decision | Refusal | Parked {
+  const at: { answer: Decision | Refusal | Parked | null; isLate: boolean; cancel: () => void } = { answer: null, isLate: false, cancel: () => {} }
+  const stop = remote.lookUp(choice.request, () => {
+    const answer = choose(pool, choice, onDecided)
+    if (!at.isLate) at.answer = answer
+    else if (answer.kind === 'parked') at.cancel = () => answer.cancel()
+    else onDecided(answer)
+  })
+  if (at.answer !== null) return at.answer
+  at.isLate = true
+  at.cancel = stop
+  return { kind: 'parked', requestId: choice.request.requestId, cancel: () => at.cancel() }
+}
+
+function choose(pool: RoutedPool, choice: Choice, onDecided: OnDecided): Decision | Refusal | Parked {
   return pool.router?.submit(completed(pool, choice), onDecided) ?? noWorkers(choice.request.requestId)
 }
 

@@ -10,6 +10,7 @@ import type { KnownInstance } from '../dynamo/instances/instance-directory.ts'
 import type { JsonObject, Log } from '../ports.ts'
 import { isObject } from '../dynamo/wire/json.ts'
 import type { Router } from '../router/contract.ts'
+import type { RemoteOverlap } from '../router/remote-overlap.ts'
 
 /** What the cards of a pool have in common. */
 export interface PoolFacts {
@@ -19,6 +20,8 @@ export interface PoolFacts {
   readonly modelName: string
   /** `router_config` of the first card; null: it has none. */
   readonly routerConfig: JsonObject | null
+  /** Where overlap is read from instead of an own index. */
+  readonly remoteOverlap?: RemoteOverlap
 }
 
 export interface WorkerPoolOptions {
@@ -155,6 +158,9 @@ export class WorkerPool {
     return facts.modelName === 'unknown'
   }
 }
+
+/** The part of a router's ports that its pool brings along. */
+export const remoteOf = ({ remoteOverlap }: PoolFacts): { readonly remoteOverlap?: RemoteOverlap } => (remoteOverlap === undefined ? {} : { remoteOverlap })
 
 /** What a card says of the router over its workers. */
 export function routerConfigOf(card: ModelCard | null): JsonObject | null {

@@ -3,6 +3,7 @@ import { FailureError, type Failure } from '../model/failure.ts'
 import type { Decision, Refusal } from '../model/decision.ts'
 import type { RoutingRequest } from '../model/routing-request.ts'
 import type { IncomingRequest, JsonObject, ResponseWriter } from '../ports.ts'
+import type { RemoteIndex } from '../replicas/remote-index.ts'
 import type { OverlapReport, Router } from '../router/contract.ts'
 import { decodeBody, type WireObject, type WireValue } from '../dynamo/wire/body.ts'
 import { blockMmInfosOf, invalid, overrideOf, tokensOf } from '../dynamo/wire/generate-request.ts'
@@ -89,6 +90,19 @@ export function bestWorker(router: Router | null, query: Query, requestId: strin
   const request = { ...query.routing, requestId, model: 'unknown', tokens: query.tokens }
   const careful = router.select({ ...request, excludedWorkerIds: excluded })
   return careful.kind === 'refused' && excluded.size > 0 ? router.select(request) : careful
+}
+
+/** Answers when an index elsewhere, if there is one, was asked for the prompt. */
+export function withOverlap(remote: RemoteIndex | null, request: IncomingRequest, answer: () => void): void {
+  if (remote === null) return answer()
+  let query: Query
+  try {
+    query = queryOf(decodeBody(request.body, request.codec))
+  } catch {
+    // The answer says what is wrong.
+    return answer()
+  }
+  remote.lookUp({ ...query.routing, tokens: query.tokens }, answer)
 }
 
 /** Answers one request with the single value of `answer`, or with the failure that it throws. */

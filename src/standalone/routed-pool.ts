@@ -12,6 +12,7 @@ import { InstanceDirectory, type InstanceEvent, type KnownInstance } from '../dy
 import { createKvStateFollower, type KvStateFollower } from '../dynamo/kv-state/kv-state-follower.ts'
 import { followLoadEvents, type LoadEventsFollower } from '../dynamo/kv-state/load-events.ts'
 import { PoolReplicas, type MemberReplicas } from '../replicas/pool-replicas.ts'
+import { RemoteIndex } from '../replicas/remote-index.ts'
 import { WorkerPool, type PoolFacts } from './pool.ts'
 
 export interface RoutedPoolOptions {
@@ -23,6 +24,8 @@ export interface RoutedPoolOptions {
   readonly kvEventGraceMs: number
   /** Load and bindings of sessions are shared with the other routers of these workers. */
   readonly replicaSync?: boolean
+  /** Another router's index is asked instead of keeping an own one. */
+  readonly useRemoteIndexer?: boolean
 }
 
 export interface RoutedPoolParts {
@@ -70,6 +73,8 @@ export class RoutedPool {
   #affinity: PoolAffinity | null = null
   /** Null: every router counts alone. */
   readonly replicas: PoolReplicas | null
+  /** Null: the pool has an index of its own. */
+  readonly remote: RemoteIndex | null
   readonly #aside = new Set<WorkerId>()
   readonly #members = new Map<string, Member>()
   #isStarted = false
@@ -81,12 +86,15 @@ export class RoutedPool {
     this.replicas = options.replicaSync === true && eventPlane !== null ? new PoolReplicas({
       ...parts, plane: eventPlane, router: () => this.router, table: () => this.#affinity?.table ?? null, memberOf: (workerId) => this.#memberOf(workerId)?.replicas ?? null,
     }) : null
+    this.remote = options.useRemoteIndexer === true ? new RemoteIndex({
+      ...parts, workers: parts.endpoint, isApproximate: !options.useKvEvents, router: () => this.router, modelName: () => this.pool.facts?.modelName ?? null,
+    }) : null
     this.pool = new WorkerPool({
       options: { blockSize: options.blockSize, strictBlockSize: options.strictBlockSize, cardGraceMs },
       log,
       createRouter: (facts) => {
         this.#bindSessions(parts.affinityOf?.(facts) ?? null)
-        const router = parts.createRouter(facts)
+        const router = parts.createRouter(this.remote === null ? facts : { ...facts, remoteOverlap: this.remote.overlap })
         this.replicas?.attach(router)
         return router
       },
@@ -177,7 +185,7 @@ export class RoutedPool {
   #followEvents(endpoint: EndpointId): Pick<Member, 'follower' | 'loads' | 'replicas'> {
     const { discovery, eventPlane, options, client, clock, log, random } = this.#parts
     if (eventPlane === null) return { follower: null, loads: null, replicas: null }
-    const follower = options.useKvEvents ? createKvStateFollower({
+    const follower = options.useKvEvents && this.remote === null ? createKvStateFollower({
       endpoint, discovery, plane: eventPlane, client, clock, random, log, limits: { graceMs: options.kvEventGraceMs },
       sink: {
         applyEvent: (event) => this.router?.applyEvent(event) ?? 'invalid_block',
@@ -212,6 +220,7 @@ export class RoutedPool {
   }
 
   close(): void {
+    this.remote?.close()
     for (const member of this.#members.values()) closeMember(member)
     this.#members.clear()
   }

@@ -13,8 +13,9 @@ import type { HttpService } from '../http/service.ts'
 import { callInProcess } from './in-process-call.ts'
 import { refuseOccupiedName, targetMark } from './occupied-name.ts'
 import type { PoolFacts } from './pool.ts'
-import { answerOnce, bestWorker, chosen, explanationAnswer, overlapAnswer, queryOf } from './query-endpoints.ts'
+import { answerOnce, bestWorker, chosen, explanationAnswer, overlapAnswer, queryOf, withOverlap } from './query-endpoints.ts'
 import type { RequestObserver } from '../model/request-observer.ts'
+import { ServedIndex } from '../replicas/served-index.ts'
 import { RoutedPool } from './routed-pool.ts'
 import { RoutedGenerate, type RoutedGenerateOptions } from './routed-generate.ts'
 
@@ -33,6 +34,9 @@ export interface StandaloneRouterOptions extends RoutedGenerateOptions {
   readonly useKvEvents: boolean
   readonly kvEventGraceMs: number
   readonly replicaSync?: boolean
+  readonly useRemoteIndexer?: boolean
+  /** Other routers may ask this one for overlap. */
+  readonly serveIndexer?: boolean
   readonly minInitialWorkers: number
   readonly registerModel: string | null
   /** Start although the name is taken. */
@@ -75,6 +79,7 @@ export class StandaloneRouter {
   readonly prefill: RoutedPool | null = null
   readonly #parts: StandaloneRouterParts
   readonly #served: ServedEndpoint[] = []
+  readonly #indexes: readonly ServedIndex[]
   #timer: TimerHandle | null = null
   #state: ServiceState = 'starting'
   #cardPublished = false
@@ -101,6 +106,9 @@ export class StandaloneRouter {
       this.prefill = prefill
     }
     this.workers.onWorker = () => void this.#publishCard()
+    this.#indexes = options.serveIndexer !== true ? [] : [this.workers, ...(this.prefill === null ? [] : [this.prefill])].map((pool) => new ServedIndex({
+      ...parts, workers: pool.endpoint, codec: options.codec, isApproximate: !options.useKvEvents, router: () => pool.router, modelName: () => pool.pool.facts?.modelName ?? null,
+    }))
   }
 
   #usablePrefill(): RoutedPool | null {
@@ -125,11 +133,12 @@ export class StandaloneRouter {
     await Promise.all([this.workers.firstSync, this.prefill?.firstSync])
     await this.#enoughWorkers(signal)
     this.#serve('generate', (request, response) => this.generate.handle(request, response))
-    this.#serve('best_worker_id', (request, response) => answerOnce(request, response, (value) => {
+    this.#serve('best_worker_id', (request, response) => withOverlap(this.workers.remote, request, () => answerOnce(request, response, (value) => {
       const query = queryOf(value)
       return chosen(bestWorker(this.workers.router, query, request.id, this.workers.setAsideIds())).workerId
-    }))
-    this.#serve('get_overlap_scores', (request, response) => answerOnce(request, response, (value) => this.#overlap(value)))
+    })))
+    this.#serve('get_overlap_scores', (request, response) => withOverlap(this.workers.remote, request, () => answerOnce(request, response, (value) => this.#overlap(value))))
+    for (const index of this.#indexes) await index.start()
     await this.#register()
     const arm = (): void => {
       this.#timer = clock.setTimer(tickMs, () => {
@@ -154,7 +163,7 @@ export class StandaloneRouter {
     await this.#unregister()
     // Callers that have not seen the record go are still served for a moment.
     if (options.shutdownGraceMs > 0) await new Promise<void>((resolve) => clock.setTimer(options.shutdownGraceMs, resolve))
-    for (const served of this.#served) served.close()
+    for (const served of [...this.#served, ...this.#indexes]) served.close()
     // What still waits is told at once, so that it can go elsewhere.
     this.workers.router?.closeQueue()
     this.prefill?.router?.closeQueue()
@@ -218,6 +227,7 @@ export class StandaloneRouter {
     const { discovery, log } = this.#parts
     try {
       if (this.#cardPublished) await discovery.remove('v1/mdc', instanceKey(this.#endpoint('generate'), discovery.instanceId))
+      for (const index of this.#indexes) await index.unregister()
       for (const name of endpointNames) await discovery.remove('v1/instances', instanceKey(this.#endpoint(name), discovery.instanceId))
     } catch (error) {
       log.warn({ stage: 'drain', reason: String(error) }, 'records could not be removed; they end with the lease')

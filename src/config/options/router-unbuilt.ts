@@ -5,16 +5,6 @@ const unbuilt = 'Not available in this version'
 const gone = 'Names of earlier releases'
 
 export const routerUnbuiltOptions = {
-  serveIndexer: booleanOption(false, {
-    name: 'serve-indexer', env: ['DYN_SERVE_INDEXER'], policyName: 'serve_indexer', section: unbuilt,
-    unavailable: { why: 'each router keeps its own index', mend: 'leave it out and let every router read the cache events' },
-    help: 'Let other routers ask for cache overlap here.',
-  }),
-  useRemoteIndexer: booleanOption(false, {
-    name: 'use-remote-indexer', env: ['DYN_USE_REMOTE_INDEXER'], policyName: 'use_remote_indexer', section: unbuilt,
-    unavailable: { why: 'each router keeps its own index', mend: 'leave it out' },
-    help: 'Ask another router for cache overlap.',
-  }),
   durableKvEvents: booleanOption(false, {
     name: 'router-durable-kv-events', olderNames: [{ name: 'durable-kv-events', inDynamo16: false }], env: ['DYN_ROUTER_DURABLE_KV_EVENTS'],
     origin: 'dynamo-removed', removedIn: '1.6', isDeprecatedInDynamo: true, section: unbuilt,
