@@ -1,44 +1,51 @@
-// Compiles xxh3.ts and writes the bytes, as base64, to src/hashing/kernel-bytes.ts. `--check` compares instead of writing.
+// Compiles the kernels and writes their bytes, as base64, into modules of src. `--check` compares instead of writing.
 import { readFileSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
 const folder = dirname(fileURLToPath(import.meta.url))
-const target = join(folder, '..', 'src', 'hashing', 'kernel-bytes.ts')
+
+/** Source, the module its bytes go to, the name of the constant, and what the compiler is told besides. */
+export const kernels = [
+  { source: 'xxh3.ts', target: join(folder, '..', 'src', 'hashing', 'kernel-bytes.ts'), constant: 'kernelBase64', what: 'hashing kernel', flags: ['--enable', 'simd'] },
+  { source: 'prefix-match.ts', target: join(folder, '..', 'src', 'index', 'match-kernel-bytes.ts'), constant: 'matchKernelBase64', what: 'prefix comparison', flags: ['--importMemory'] },
+]
 
 /** The compiled module's bytes. */
-export async function compile() {
+export async function compile({ source, flags } = kernels[0]) {
   const { default: asc } = await import('assemblyscript/asc')
-  const source = readFileSync(join(folder, 'xxh3.ts'), 'utf8')
+  const text = readFileSync(join(folder, source), 'utf8')
   let binary = null
   const { error, stderr } = await asc.main(
-    ['xxh3.ts', '--outFile', 'kernel.wasm', '--optimizeLevel', '3', '--shrinkLevel', '0', '--converge', '--runtime', 'stub', '--noAssert', '--enable', 'simd', '--use', 'abort='],
+    [source, '--outFile', 'kernel.wasm', '--optimizeLevel', '3', '--shrinkLevel', '0', '--converge', '--runtime', 'stub', '--noAssert', ...flags, '--use', 'abort='],
     {
-      readFile: (name) => (name === 'xxh3.ts' ? source : null),
+      readFile: (name) => (name === source ? text : null),
       writeFile: (name, contents) => { if (name === 'kernel.wasm') binary = contents },
       listFiles: () => [],
     },
   )
-  if (error !== null || binary === null) throw new Error(`the kernel does not compile: ${stderr.toString()}`)
+  if (error !== null || binary === null) throw new Error(`${source} does not compile: ${stderr.toString()}`)
   return binary
 }
 
-/** The text of kernel-bytes.ts for these bytes. */
-export function moduleText(binary) {
+/** The text of the module that holds these bytes. */
+export function moduleText(binary, { source, constant, what } = kernels[0]) {
   const lines = Buffer.from(binary).toString('base64').match(/.{1,120}/g) ?? []
   return [
-    '/** The compiled hashing kernel as base64, written by `kernel/build.mjs` from `kernel/xxh3.ts`. */',
-    'export const kernelBase64 =',
+    `/** The compiled ${what} as base64, written by \`kernel/build.mjs\` from \`kernel/${source}\`. */`,
+    `export const ${constant} =`,
     ...lines.map((line, index) => `  '${line}'${index + 1 < lines.length ? ' +' : ''}`),
     '',
   ].join('\n')
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
-  const binary = await compile()
-  const text = moduleText(binary)
-  if (process.argv.includes('--check')) {
-    if (readFileSync(target, 'utf8') !== text) throw new Error('src/hashing/kernel-bytes.ts is not what kernel/xxh3.ts compiles to')
-  } else writeFileSync(target, text)
-  process.stdout.write(`${binary.length} bytes\n`)
+  for (const kernel of kernels) {
+    const binary = await compile(kernel)
+    const text = moduleText(binary, kernel)
+    if (process.argv.includes('--check')) {
+      if (readFileSync(kernel.target, 'utf8') !== text) throw new Error(`${kernel.target} is not what kernel/${kernel.source} compiles to`)
+    } else writeFileSync(kernel.target, text)
+    process.stdout.write(`${kernel.source}: ${binary.length} bytes\n`)
+  }
 }

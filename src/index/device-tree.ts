@@ -7,6 +7,7 @@
 import { hashListOf } from '../model/hash-list.ts'
 import type { HashList } from '../model/hash-list.ts'
 import type { ApplyStatus, StoredBlocks } from '../model/kv-event.ts'
+import { MatchKernel } from './match-kernel.ts'
 import type { OwnerSets } from './owner-sets.ts'
 import { RankNames } from './rank-names.ts'
 import { block as B, content as K, cut as C, edgeField as E, TreeStore } from './tree-store.ts'
@@ -18,6 +19,7 @@ const halves = new Int32Array(wide.buffer)
 export class DeviceTree {
   readonly #store: TreeStore
   readonly #names: RankNames
+  readonly #kernel: MatchKernel
   /** Block per position along the last query, `[0, pathLength)`. */
   path = new Uint32Array(256)
   pathLength = 0
@@ -28,6 +30,7 @@ export class DeviceTree {
   constructor(owners: OwnerSets) {
     this.#store = new TreeStore(owners)
     this.#names = new RankNames(this.#store)
+    this.#kernel = new MatchKernel(this.#store.contents)
   }
 
   /** (rank, block) pairs. */
@@ -213,20 +216,22 @@ export class DeviceTree {
   // ---- Queries ---------------------------------------------------------------------------------------------------------------
 
   /**
-   * Writes each rank's covered prefix blocks to `device[slot]`, which must be zero and reach all slots; fills `path`.
+   * Writes each rank's covered prefix blocks to `device[slot]`, which must be zero and reach all slots. `withPath`: fills `path`, too.
    * `earlyExit`: stops at the edge where one rank is left, as the original's test interface can.
    */
-  find(locals: HashList, device: Uint32Array, earlyExit: boolean): void {
+  find(locals: HashList, device: Uint32Array, withPath: boolean, earlyExit: boolean): void {
     const store = this.#store
     const count = locals.length >>> 1
     this.#prepare(count, device.length)
     this.pathLength = 0
     if (count === 0) return
     let edge = store.childOf(store.root, locals[0]! | 0, locals[1]! | 0)
+    if (edge === 0) return
+    this.#kernel.begin(locals)
     let activeCount = -1
     while (edge !== 0) {
       const depth = this.pathLength
-      const matched = this.#matchEdge(edge, locals, count, depth)
+      const matched = this.#matchEdge(edge, count, depth, withPath)
       activeCount = activeCount < 0 ? this.#enter(edge, matched, device) : this.#narrow(edge, depth, matched, activeCount, device)
       if (activeCount === 0 || matched < store.edges.ints[edge * E.stride + E.length]!) break
       if (this.pathLength === count || (earlyExit && activeCount === 1)) break
@@ -243,21 +248,24 @@ export class DeviceTree {
     }
   }
 
-  /** Matches the edge's blocks against the query; appends them to the path. Returns how many are equal. */
-  #matchEdge(edge: number, locals: HashList, count: number, depth: number): number {
+  /** Matches the edge's blocks against the query and goes on along the path. Returns how many are equal. */
+  #matchEdge(edge: number, count: number, depth: number, withPath: boolean): number {
+    const base = edge * E.stride
+    const edges = this.#store.edges.ints
+    const head = edges[base + E.head]!
+    const matched = this.#kernel.run(head, depth, Math.min(edges[base + E.length]!, count - depth))
+    if (withPath) this.#appendPath(head, depth, matched)
+    this.pathLength = depth + matched
+    return matched
+  }
+
+  #appendPath(head: number, depth: number, length: number): void {
     const contents = this.#store.contents.ints
-    const path = this.path
-    let id = this.#store.edges.ints[edge * E.stride + E.head]!
-    let i = depth
-    while (id !== 0 && i < count) {
-      const at = id * K.stride
-      if (contents[at + K.localLow] !== (locals[2 * i]! | 0) || contents[at + K.localHigh] !== (locals[2 * i + 1]! | 0)) break
-      path[i] = id
-      i += 1
-      id = contents[at + K.next]!
+    let id = head
+    for (let i = 0; i < length; i += 1) {
+      this.path[depth + i] = id
+      id = contents[id * K.stride + K.next]!
     }
-    this.pathLength = i
-    return i - depth
   }
 
   /** First edge: its full ranks become active, ranks with a cut are scored at once. */

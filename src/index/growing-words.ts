@@ -5,7 +5,8 @@ const inPlaceWords = 1 << 18
 const pageWords = 1 << 14
 const pagesMax = 1 << 16
 
-interface GrowingMemory {
+/** Memory of the engine; its `buffer` is another one after it has grown. */
+export interface GrowingMemory {
   readonly buffer: ArrayBuffer
   grow(pages: number): number
 }
@@ -26,9 +27,16 @@ export class GrowingWords {
   ints: Int32Array
   #memory: GrowingMemory | null = null
 
-  constructor(length: number) {
-    this.words = new Uint32Array(length)
+  /** `inPlace`: from the beginning, and then `memory` is there. Errors: RangeError when it is refused. */
+  constructor(length: number, inPlace = false) {
+    this.words = new Uint32Array(inPlace ? 0 : length)
     this.ints = new Int32Array(this.words.buffer)
+    if (inPlace) this.#move(length)
+  }
+
+  /** Null while the words are in an ordinary array. */
+  get memory(): GrowingMemory | null {
+    return this.#memory
   }
 
   get byteLength(): number {
@@ -53,11 +61,11 @@ export class GrowingWords {
     const { WebAssembly } = globalThis as unknown as MemoryGlobal
     if (WebAssembly !== undefined) {
       try {
-        this.#memory = new WebAssembly.Memory({ initial: Math.ceil(Math.max(length, inPlaceWords) / pageWords), maximum: pagesMax })
+        this.#memory = new WebAssembly.Memory({ initial: Math.ceil(length / pageWords), maximum: pagesMax })
         this.#view(this.#copyTo(this.#memory.buffer))
         return
       } catch (error) {
-        // No address space for it: copying still works.
+        // No address space for it: copying still works, except where the memory itself is asked for.
         if (!(error instanceof RangeError)) throw error
         this.#memory = null
       }

@@ -94,8 +94,9 @@ export class TieredPrefixIndex implements ApproximatePrefixIndex {
     scores.device.fill(0)
     scores.host.fill(0)
     scores.disk.fill(0)
-    this.#device.find(localHashes, scores.device, earlyExit)
-    if (this.#host.entryCount + this.#disk.entryCount + this.#external.entryCount === 0) return
+    const reachesBelow = this.#host.entryCount + this.#disk.entryCount + this.#external.entryCount > 0
+    this.#device.find(localHashes, scores.device, reachesBelow, earlyExit)
+    if (!reachesBelow) return
     this.#host.beginQuery(localHashes)
     this.#disk.beginQuery(localHashes)
     this.#external.beginQuery(localHashes)

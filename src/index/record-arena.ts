@@ -1,5 +1,5 @@
 /** Records of fixed size in one growing array of words, with a free list. */
-import { GrowingWords } from './growing-words.ts'
+import { GrowingWords, type GrowingMemory } from './growing-words.ts'
 
 const initialRecords = 64
 
@@ -12,13 +12,20 @@ const initialRecords = 64
 export class RecordArena {
   readonly #store: GrowingWords
   readonly stride: number
-  #end = 1
+  #end: number
   #free = 0
   #live = 0
 
-  constructor(stride: number) {
+  /** `firstId`: the words before that record are the owner's. `inPlace`: see `GrowingWords`. */
+  constructor(stride: number, { firstId = 1, inPlace = false } = {}) {
     this.stride = stride
-    this.#store = new GrowingWords(stride * initialRecords)
+    this.#end = firstId
+    this.#store = new GrowingWords(stride * (firstId + initialRecords), inPlace)
+  }
+
+  /** Null unless the words were asked for in place, or are many. */
+  get memory(): GrowingMemory | null {
+    return this.#store.memory
   }
 
   get words(): Uint32Array {

@@ -9,11 +9,12 @@
 import { GrowingWords } from './growing-words.ts'
 import { mixHash } from './hash-buckets.ts'
 import { HashTable } from './hash-table.ts'
+import { windowRecords } from './match-kernel.ts'
 import { MemberLists } from './member-lists.ts'
 import type { OwnerSets } from './owner-sets.ts'
 import { RecordArena } from './record-arena.ts'
 
-/** What a query reads of a block: fields of 12 bytes, so that a long edge is little memory. */
+/** What a query reads of a block: fields of 12 bytes, so that a long edge is little memory. The match kernel knows them, too. */
 export const content = {
   stride: 3,
   /** Next block of the same edge. */
@@ -54,9 +55,9 @@ const E = edgeField
 
 export class TreeStore {
   /** Contents of the blocks; it gives out their ids. */
-  readonly contents = new RecordArena(K.stride)
+  readonly contents = new RecordArena(K.stride, { firstId: windowRecords, inPlace: true })
   /** Names and places of the blocks, by the same ids. */
-  readonly blocks = new GrowingWords(64 * B.stride)
+  readonly blocks = new GrowingWords((windowRecords + 64) * B.stride)
   readonly edges = new RecordArena(E.stride)
   readonly cuts = new RecordArena(cut.stride)
   readonly owners: OwnerSets
