@@ -357,3 +357,31 @@ test('a hand-over that fails with a single decode worker: the next leg there has
   assert.deepEqual(prefills.flatMap(({ seen }) => seen.map(({ id }) => id)), ['request-1', 'request-1'])
   assert.equal(service.workers.router?.bookingCount, 0)
 })
+
+for (const [name, end] of [
+  ['dies', (_request, response) => response.abort()],
+  ['raises', (request, response) => {
+    response.writeItem(encodeFailureItem({ class: 'Internal', reason: 'backend.unknown', message: 'late' }, request.codec))
+    response.end()
+  }],
+] as readonly (readonly [string, RequestHandler])[]) {
+  test(`a prefill worker that ${name} when only the held last output is missing: the answer goes on where the caller is`, async () => {
+    let first = true
+    const either: RequestHandler = (request, response) => {
+      response.writeItem(encodeData({ token_ids: [] }, request.codec))
+      if (!first) return void response.end()
+      first = false
+      void until('the decode worker is done', () => outputs === 3).then(() => setTimeout(() => end(request, response), 20))
+    }
+    let outputs = 0
+    const bootstrap = { disaggregated_endpoint: { bootstrap_host: 'h', bootstrap_port: 1 } }
+    for (let at = 0; at < 2; at += 1) await prefillWorker(either, bootstrap)
+    const decode = await decodeWorker()
+    const { service } = await small.router([...twoStages, '--migration-limit', '3'])
+    const values = await small.call(endpoint, ask, { onValue: () => { outputs += 1 } })
+    assert.deepEqual(tokensOf(values), [100, 101, 102, 100])
+    const [, second] = requestsOf(decode)
+    assert.deepEqual([second?.token_ids.slice(tokens.length), second?.stop_conditions], [[100, 101, 102], { max_tokens: 1 }])
+    assert.equal(service.workers.router?.bookingCount, 0)
+  })
+}

@@ -101,23 +101,28 @@ export class DecodeAttempt implements ResponseListener, Leg {
         router.prefillCompleted(bookingId)
       }
       routed.lastOutputMs = nowMs
-      routed.outputTokens += output.tokenCount
-      if (routed.keepsTokens && output.tokenCount > 0) routed.keepTokens(outputTokenIds(body, codec))
-      if (output.tokenCount > 0) {
-        if (router.wantsOutputTokens) this.#reportOutput(outputTokenIds(body, codec))
-        else if (router.settings.trackOutputBlocks) this.#reportOutput()
-      }
     }
     if (output.failure !== null) this.#relayedFailure = output.failure
     if (output.finished) this.#noteReuse(body, codec)
-    const isFirst = output.hasData && !routed.relayedAny
-    const relay = isFirst || output.finished
-      ? () => this.#relayEdited(body, isFirst, output.finished, nowMs)
-      : () => this.#relay(frame, body)
+    const relay = (): void => {
+      const isFirst = output.hasData && !routed.relayedAny
+      if (output.tokenCount > 0) this.#count(body, output.tokenCount)
+      if (isFirst || output.finished) this.#relayEdited(body, isFirst, output.finished, nowMs)
+      else this.#relay(frame, body)
+    }
     // What ends the answer waits for the prefill leg: a late failure there replaces success.
     if (this.#held === null && output.finished && routed.prefillPending) this.#held = []
     if (this.#held === null) relay()
     else this.#hold(relay)
+  }
+
+  /** Tokens that go to the caller: what is held back and dropped must not count as theirs. */
+  #count(body: Uint8Array, tokenCount: number): void {
+    const { routed, router, instance: { codec } } = this.#at
+    routed.outputTokens += tokenCount
+    if (routed.keepsTokens) routed.keepTokens(outputTokenIds(body, codec))
+    if (router.wantsOutputTokens) this.#reportOutput(outputTokenIds(body, codec))
+    else if (router.settings.trackOutputBlocks) this.#reportOutput()
   }
 
   /** Further choices of the request may still stream: beyond the bound their worker is not read. */

@@ -197,7 +197,7 @@ export class RoutedRequest {
       if (this.#attempt !== null) this.#stages?.cutOff(this.#attempt.workerId)
       this.#attempt?.cancel('kill')
       this.#attempt = null
-      if (!isRetried || this.relayedAny) return this.#again(failure)
+      if (!isRetried || this.relayedAny) return this.#again(failure, isRetried)
     }
     if (isRetried) {
       this.#retries += 1
@@ -310,8 +310,8 @@ export class RoutedRequest {
     return this.#mayMigrate(failure)
   }
 
-  #mayMigrate(failure: Failure): boolean {
-    return this.#migratable && this.#migrations < this.#parts.options.migrationLimit && isMigratable(failure)
+  #mayMigrate(failure: Failure, isMendable = false): boolean {
+    return this.#migratable && this.#migrations < this.#parts.options.migrationLimit && (isMendable || isMigratable(failure))
   }
 
   /** Called before anything of an output is written. */
@@ -334,8 +334,8 @@ export class RoutedRequest {
     this.#again(failure)
   }
 
-  /** Another round when the failure allows it, else the failure is the answer. */
-  #again(failure: Failure): void {
+  /** Another round when the failure allows it, else the failure is the answer. `isMendable`: another prefill worker may do better. */
+  #again(failure: Failure, isMendable = false): void {
     this.#endRound()
     const { options, observer, log } = this.#parts
     const fields = { request_id: this.request.id, reason: failure.reason }
@@ -344,7 +344,7 @@ export class RoutedRequest {
       observer.onRetry(failure)
       log.warn({ ...fields, stage: 'retry' }, `retrying on another worker: ${failure.message}`)
       this.#round(failure)
-    } else if (this.relayedAny && this.#mayMigrate(failure)) {
+    } else if (this.relayedAny && this.#mayMigrate(failure, isMendable)) {
       this.#migrations += 1
       observer.onMigration(failure)
       log.warn({ ...fields, stage: 'migrate', output_tokens: this.#tokens.length }, `going on elsewhere: ${failure.message}`)
