@@ -10,6 +10,7 @@ const flavours = ['vllm', 'trtllm', 'sglang', 'sglang-advertised'] as const
 type Flavour = (typeof flavours)[number]
 
 /** What the prefill worker does to its first request, or to all of them. */
+const bootstrapFaults = ['none', 'slow:0.3', 'exit', 'exit-after', 'raise-after'] as const
 const prefillFaults = ['none', 'raise', 'error-finish', 'empty', 'no-params', 'exit', 'slow:0.3'] as const
 /** What a decode worker does to its first request. */
 const decodeFaults = ['none', 'exit', 'exit-after:1', 'exit-after:3', 'slow:0.3'] as const
@@ -20,7 +21,7 @@ interface Combination {
   readonly prefillRanks: number
   readonly decodeRanks: number
   readonly zones: boolean
-  readonly prefillFault: (typeof prefillFaults)[number]
+  readonly prefillFault: (typeof prefillFaults | typeof bootstrapFaults)[number]
   readonly decodeFault: (typeof decodeFaults)[number]
   readonly isStream: boolean
   readonly tokens: number
@@ -44,7 +45,7 @@ function drawn(random: () => number, index: number): Combination {
   return {
     model: `model-${index}`, flavour, prefillRanks: one([1, 2, 4]), decodeRanks: one([1, 2]), zones: random() < 0.4,
     // An SGLang decode worker cannot compute a prompt: what fails all its prefill workers fails the request.
-    prefillFault: isSglang ? one(['none', 'slow:0.3', 'exit']) : one(prefillFaults), decodeFault: one(decodeFaults), isStream: random() < 0.5, tokens: 2 + Math.floor(random() * 8),
+    prefillFault: isSglang ? one(bootstrapFaults) : one(prefillFaults), decodeFault: one(decodeFaults), isStream: random() < 0.5, tokens: 2 + Math.floor(random() * 8),
   }
 }
 

@@ -20,10 +20,11 @@ import { parserScenarios } from './parsers.ts'
 import { planeScenarios } from './planes.ts'
 import { queueScenarios } from './queue.ts'
 import { replicaScenarios } from './replicas.ts'
+import { rowScenarios } from './rows.ts'
 import { sdkScenarios } from './sdk.ts'
 import { kubernetesScenarios } from './kubernetes.ts'
 import { vllmScenarios } from './vllm.ts'
 
 export const scenarios: readonly Scenario[] = [
-  ...endpointScenarios, ...failureScenarios, ...equalityScenarios, ...chainScenarios, ...disaggScenarios, ...combinationScenarios, ...conditionalScenarios, ...captureScenarios, ...frontendScenarios, ...modeScenarios, ...apiScenarios, ...parserScenarios, ...globalRouterScenarios, ...etcdScenarios, ...churnScenarios, ...loadScenarios, ...queueScenarios, ...replicaScenarios, ...sdkScenarios, ...planeScenarios, ...generationScenarios, ...kubernetesScenarios, ...vllmScenarios,
+  ...endpointScenarios, ...failureScenarios, ...equalityScenarios, ...chainScenarios, ...disaggScenarios, ...combinationScenarios, ...conditionalScenarios, ...captureScenarios, ...frontendScenarios, ...modeScenarios, ...rowScenarios, ...apiScenarios, ...parserScenarios, ...globalRouterScenarios, ...etcdScenarios, ...churnScenarios, ...loadScenarios, ...queueScenarios, ...replicaScenarios, ...sdkScenarios, ...planeScenarios, ...generationScenarios, ...kubernetesScenarios, ...vllmScenarios,
 ]
