@@ -33,12 +33,15 @@ const rooms: Readonly<Record<string, readonly string[]>> = {
   // What models write: text in pieces to content, reasoning and tool calls.
   parsers: [],
   openai: ['model', 'ports', 'parsers', 'text', 'http', 'dynamo/wire/json', 'observability', 'node', 'fastify', 'prom-client', 'lossless-json'],
+  admin: ['ports', 'node'],
   observability: ['model', 'ports', 'router', 'node', 'pino', 'prom-client'],
-  config: ['model', 'ports', 'affinity', 'disagg', 'queue', 'load', 'scheduling', 'router', 'node', 'yaml'],
+  config: ['model', 'ports', 'affinity', 'disagg', 'queue', 'policies', 'load', 'scheduling', 'router', 'node', 'yaml'],
   // Load and bindings that several routers share.
-  replicas: ['model', 'ports', 'affinity', 'router', 'dynamo'],
+  replicas: ['model', 'ports', 'hashing', 'affinity', 'router', 'dynamo'],
   standalone: ['model', 'ports', 'msgpack', 'disagg', 'affinity', 'replicas', 'router', 'hashing', 'dynamo', 'observability', 'config', 'http', 'node'],
   'global-router': ['model', 'ports', 'msgpack', 'standalone', 'dynamo'],
+  // The services over HTTP: their state, and the sockets around it.
+  services: ['model', 'ports', 'msgpack', 'hashing', 'kv-events', 'engines/raw-kv-events', 'index', 'load', 'scheduling', 'queue', 'affinity', 'router', 'dynamo/wire', 'dynamo/event-plane', 'http', 'observability', 'node', 'zeromq'],
   // Composition: may know everything.
   cli: ['*'],
   frontend: ['*'],

@@ -17,8 +17,11 @@ import { remoteOf, routerConfigOf } from '../standalone/pool.ts'
 import type { SelectionMode } from '../scheduling/mode-choice.ts'
 import { absentText } from '../text/absent-text.ts'
 import { loadTextModel } from '../text/load-text-model.ts'
+import type { LiveSettings } from './live-settings.ts'
+import { showLiveMetrics } from './live-settings-service.ts'
 import { prefillOverrides } from './prefill-overrides.ts'
 import { showGauges } from './pool-gauges.ts'
+import { showReplicaMetrics } from './replica-metrics.ts'
 import { SharedCaches } from './shared-caches.ts'
 import { packageVersion } from './version.ts'
 
@@ -41,8 +44,8 @@ export interface AssembledFrontend {
   httpOptions(): OpenAiServerOptions
 }
 
-/** Not started yet. */
-export function assembleFrontend(config: ParsedConfig<'frontend'>, planes: FrontendPlanes): AssembledFrontend {
+/** Not started yet. `live`: settings that change while it runs; null: none do. */
+export function assembleFrontend(config: ParsedConfig<'frontend'>, planes: FrontendPlanes, live: LiveSettings<'frontend'> | null = null): AssembledFrontend {
   const { discovery, clock, random, log } = planes
   const { values } = config
   const namespace = values.namespace ?? 'dynamo'
@@ -63,14 +66,30 @@ export function assembleFrontend(config: ParsedConfig<'frontend'>, planes: Front
     createRouter: (facts, stage) => {
       log.info({ stage: 'start', model: facts.modelName, block_size: facts.blockSize, role: facts.role, mode: values.routerMode }, 'KV Routing initialized')
       const own = stage === 'prefill' ? prefillConfig.of(facts.routerConfig) : null
-      const settings = { ...routerSettingsOf(config, { ...facts, routingGroup: facts.modelName }), ...stageSettings(stage, options.conditional !== null), ...(mode === null ? {} : { selectionMode: mode }) }
-      return new KvRouter(own === null ? settings : prefillConfig.apply(own, settings), { clock, random, listener: metrics.ofPool(stage === 'prefill' ? 'prefill' : facts.role, facts.modelName).listener, ...caches.next(), ...remoteOf(facts) })
+      const settingsOf = (now: ParsedConfig<'frontend'>): RouterSettings => {
+        const settings = { ...routerSettingsOf(now, { ...facts, routingGroup: facts.modelName }), ...stageSettings(stage, options.conditional !== null), ...(mode === null ? {} : { selectionMode: mode }) }
+        return own === null ? settings : prefillConfig.apply(own, settings)
+      }
+      const router = new KvRouter(settingsOf(live?.config ?? config), {
+        clock, random, listener: metrics.ofPool(stage === 'prefill' ? 'prefill' : facts.role, facts.modelName).listener,
+        ...(live === null ? {} : { policies: live.policies.places }), ...caches.next(), ...remoteOf(facts),
+      })
+      live?.follow(router, settingsOf)
+      return router
     },
   })
+  if (live !== null) {
+    showLiveMetrics(metrics.set, live)
+    live.onThresholds = (thresholds) => service.models.changeBusyThresholds(thresholds)
+  }
   const api = new FrontendMetrics({ prefix: values.metricsPrefix, models: () => service.models.figures().map((model) => ({ ...model, migrationLimit: values.migrationLimit })) })
   showGauges({
     metrics, log, sharedCaches: caches, pools: () => [...service.models.pools].map(({ routed }) => routed),
     activeRequests: () => service.models.activeCount, isReady: () => service.isReady,
+  })
+  showReplicaMetrics({
+    metrics, replicaSync: values.replicaSync, useRemoteIndexer: values.useRemoteIndexer, workers, routerId: discovery.instanceId,
+    pools: () => [...service.models.pools].map(({ routed }) => routed),
   })
   return {
     service, metrics, close: () => caches.close(),

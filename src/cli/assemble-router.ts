@@ -12,8 +12,13 @@ import { KvRouter } from '../router/kv-router.ts'
 import { metered } from '../standalone/metered.ts'
 import { remoteOf, type PoolFacts } from '../standalone/pool.ts'
 import { StandaloneRouter, type StandaloneRouterOptions } from '../standalone/router-service.ts'
+import type { LiveSettings } from './live-settings.ts'
+import { showLiveMetrics } from './live-settings-service.ts'
+import { durableEventsOf } from './durable-parts.ts'
+import type { NatsLink } from '../dynamo/nats/nats-link.ts'
 import { prefillOverrides } from './prefill-overrides.ts'
 import { showGauges } from './pool-gauges.ts'
+import { showReplicaMetrics } from './replica-metrics.ts'
 import { SharedCaches } from './shared-caches.ts'
 import { packageVersion } from './version.ts'
 
@@ -23,6 +28,8 @@ export interface RouterPlanes {
   readonly server: RequestPlaneServer
   readonly client: RequestPlaneClient
   readonly eventPlane: EventPlane
+  /** For durable events. */
+  readonly link?: NatsLink
   readonly clock: Clock
   readonly random: Random
   readonly log: ProcessLog
@@ -35,8 +42,10 @@ export interface AssembledRouter {
   close(): void
 }
 
-/** Not started yet. `overrides` are for what an embedding command decides itself. */
-export function assembleRouter(config: ParsedConfig<'router'>, planes: RouterPlanes, overrides: Partial<StandaloneRouterOptions> = {}): AssembledRouter {
+/** Not started yet. `overrides` are for what an embedding command decides itself. `live`: settings that change while it runs; null: none do. */
+export function assembleRouter(
+  config: ParsedConfig<'router'>, planes: RouterPlanes, overrides: Partial<StandaloneRouterOptions> = {}, live: LiveSettings<'router'> | null = null,
+): AssembledRouter {
   const { discovery, clock, random, log } = planes
   const options = { ...serviceOptions(config), ...overrides }
   const metrics = createRouterMetrics({
@@ -44,13 +53,19 @@ export function assembleRouter(config: ParsedConfig<'router'>, planes: RouterPla
   })
   const routerOf = (facts: PoolFacts, changes: Partial<RouterSettings>, card: CardRouterConfig | null = null): KvRouter => {
     log.info({ stage: 'start', model: facts.modelName, block_size: facts.blockSize, role: facts.role }, 'KV Routing initialized')
-    const settings = { ...routerSettingsOf(config, { ...facts, routingGroup: facts.modelName }), ...changes }
-    return new KvRouter(card === null ? settings : prefillConfig.apply(card, settings), { clock, random, listener: metrics.listener, ...caches.next(), ...remoteOf(facts) })
+    const settingsOf = (now: ParsedConfig<'router'>): RouterSettings => {
+      const settings = { ...routerSettingsOf(now, { ...facts, routingGroup: facts.modelName }), ...changes }
+      return card === null ? settings : prefillConfig.apply(card, settings)
+    }
+    const router = new KvRouter(settingsOf(live?.config ?? config), { clock, random, listener: metrics.listener, ...(live === null ? {} : { policies: live.policies.places }), ...caches.next(), ...remoteOf(facts) })
+    live?.follow(router, settingsOf)
+    return router
   }
+  if (live !== null) showLiveMetrics(metrics.set, live)
   const caches = new SharedCaches(config.values.sharedCacheType, log)
   const prefillConfig = prefillOverrides(log)
   const service = new StandaloneRouter({
-    ...planes, options, observer: metrics.requests,
+    ...planes, options, durableEvents: planes.link === undefined ? null : durableEventsOf(config, { ...planes, link: planes.link }), observer: metrics.requests,
     measured: (name, handler) => metered(metrics.endpoint(name), clock, handler),
     createRouter: (facts) => {
       metrics.setRole(facts.role)
@@ -66,6 +81,10 @@ export function assembleRouter(config: ParsedConfig<'router'>, planes: RouterPla
   showGauges({
     metrics, log, sharedCaches: caches, pools: () => (service.prefill === null ? [service.workers] : [service.workers, service.prefill]),
     activeRequests: () => service.generate.activeCount, isReady: () => service.state === 'ready',
+  })
+  showReplicaMetrics({
+    metrics, replicaSync: config.values.replicaSync, useRemoteIndexer: config.values.useRemoteIndexer, workers: options.workers, routerId: discovery.instanceId,
+    pools: () => (service.prefill === null ? [service.workers] : [service.workers, service.prefill]),
   })
   return { service, metrics, close: () => caches.close() }
 }

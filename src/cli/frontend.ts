@@ -11,6 +11,8 @@ import { createOpenAiServer, type OpenAiServer } from '../openai/openai-server.t
 import type { Log } from '../ports.ts'
 import { systemClock, systemRandom } from '../system-ports.ts'
 import { assembleFrontend, type AssembledFrontend } from './assemble-frontend.ts'
+import { LiveSettings } from './live-settings.ts'
+import { openAdmin } from './live-settings-service.ts'
 import { showPlaneMetrics } from './plane-metrics.ts'
 import { createPlanes } from './planes.ts'
 import { ListenerFiles } from './listener-files.ts'
@@ -33,7 +35,7 @@ export async function runFrontend(argv: readonly string[], env: Environment): Pr
   // Timers of the parts do not keep the process; while they wait, for etcd say, nothing else would.
   const keepAlive = setInterval(() => {}, 2 ** 30)
   try {
-    return await serve(parsed, env, log, stop.signal, signalled)
+    return await serve(new LiveSettings({ config: parsed, argv, env, log }), env, log, stop.signal, signalled)
   } catch (error) {
     if (error instanceof UsageError) throw error
     if (stop.signal.aborted) return 0
@@ -44,22 +46,25 @@ export async function runFrontend(argv: readonly string[], env: Environment): Pr
   }
 }
 
-async function serve(config: Config, env: Environment, log: ProcessLog, signal: AbortSignal, signalled: Promise<void>): Promise<number> {
+async function serve(live: LiveSettings<'frontend'>, env: Environment, log: ProcessLog, signal: AbortSignal, signalled: Promise<void>): Promise<number> {
+  const { config } = live
   const clock = systemClock()
   const random = systemRandom()
   const discovery = createDiscovery({ ...discoveryOptions(config, env), clock, log })
   const files = new ListenerFiles(config.values, log)
   const planes = await createPlanes(config.values, { discovery, clock, random, log })
-  await Promise.all([discovery.start(signal), planes.start(signal)])
-  const frontend = assembleFrontend(config, { ...planes, discovery, clock, random, log })
+  await Promise.all([live.start(), discovery.start(signal), planes.start(signal)])
+  const frontend = assembleFrontend(config, { ...planes, discovery, clock, random, log }, live)
   showPlaneMetrics(frontend.metrics.set, planes)
-  const closing: (() => void | Promise<void>)[] = [() => planes.close(), () => frontend.close(), () => frontend.service.drain()]
+  const closing: (() => void | Promise<void>)[] = [() => planes.close(), () => frontend.close(), () => live.close(), () => frontend.service.drain()]
   try {
     await frontend.service.start(signal)
     const server = await listen(config, frontend, files, log)
     const graceMs = config.values.shutdownTimeoutSeconds * 1000
     const unwatch = files.watch((tls) => server.changeTls(tls))
     closing.push(() => { unwatch(); return server.close(graceMs) })
+    const closeAdmin = await openAdmin(live, log)
+    if (closeAdmin !== null) closing.push(closeAdmin)
     const closeSystem = await openSystemServer(config, frontend, log)
     if (closeSystem !== null) closing.unshift(closeSystem)
     const lost = await Promise.race([signalled.then(() => null), discovery.lost])

@@ -10,6 +10,9 @@ import type { RouterMetrics } from '../observability/router-metrics.ts'
 import { OccupiedNameError } from '../standalone/occupied-name.ts'
 import type { StandaloneRouter } from '../standalone/router-service.ts'
 import { systemClock, systemRandom } from '../system-ports.ts'
+import { LiveSettings } from './live-settings.ts'
+import { openAdmin } from './live-settings-service.ts'
+import { durableStartError } from './durable-parts.ts'
 import { showPlaneMetrics } from './plane-metrics.ts'
 import { packageVersion } from './version.ts'
 
@@ -29,7 +32,7 @@ export async function runRouter(argv: readonly string[], env: Environment): Prom
   // Timers of the parts do not keep the process; while they wait, for etcd say, nothing else would.
   const keepAlive = setInterval(() => {}, 2 ** 30)
   try {
-    return await serve(parsed, env, log, stop.signal, signalled)
+    return await serve(new LiveSettings({ config: parsed, argv, env, log }), env, log, stop.signal, signalled)
   } catch (error) {
     if (error instanceof UsageError) throw error
     if (stop.signal.aborted) return 0
@@ -40,19 +43,22 @@ export async function runRouter(argv: readonly string[], env: Environment): Prom
   }
 }
 
-async function serve(config: ParsedConfig<'router'>, env: Environment, log: ProcessLog, signal: AbortSignal, signalled: Promise<void>): Promise<number> {
+async function serve(live: LiveSettings<'router'>, env: Environment, log: ProcessLog, signal: AbortSignal, signalled: Promise<void>): Promise<number> {
+  const { config } = live
   const { values } = config
   const clock = systemClock()
   const random = systemRandom()
   const discovery = createDiscovery({ ...discoveryOptions(effectiveEnvironment(config, env)), clock, log })
   const [{ createPlanes }, { assembleRouter }] = await Promise.all([import('./planes.ts'), import('./assemble-router.ts')])
   const planes = await createPlanes(values, { discovery, clock, random, log })
-  await Promise.all([discovery.start(signal), planes.start(signal)])
-  const { service, metrics, close } = assembleRouter(config, { ...planes, discovery, clock, random, log })
+  await Promise.all([live.start(), discovery.start(signal), planes.start(signal)])
+  const { service, metrics, close } = assembleRouter(config, { ...planes, discovery, clock, random, log }, {}, live)
   showPlaneMetrics(metrics.set, planes)
   const closing: (() => Promise<void>)[] = []
   try {
     closing.push(...await openHttp(config, service, metrics, log))
+    const closeAdmin = await openAdmin(live, log)
+    if (closeAdmin !== null) closing.push(closeAdmin)
     await service.start(signal)
     const lost = await Promise.race([signalled.then(() => null), discovery.lost])
     if (lost !== null) {
@@ -66,8 +72,9 @@ async function serve(config: ParsedConfig<'router'>, env: Environment, log: Proc
   } catch (error) {
     await service.drain()
     if (error instanceof OccupiedNameError) throw new Error(error.message, { cause: error })
-    throw error
+    throw durableStartError(error, planes.link)
   } finally {
+    live.close()
     close()
     await Promise.all(closing.map((each) => each()))
     await planes.close()

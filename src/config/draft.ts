@@ -1,7 +1,8 @@
 /** Values of a command on their way: rules read and change them, with their sources. */
 import type { OptionTable, OptionValue } from './option.ts'
 
-export type SourceKind = 'flag' | 'env' | 'file' | 'default' | 'preset' | 'policy-config' | 'derived'
+/** `admin`: changed while running. */
+export type SourceKind = 'flag' | 'env' | 'file' | 'default' | 'preset' | 'policy-config' | 'derived' | 'admin'
 
 /** Where a value comes from; `name` is the flag, variable or file as it was given. */
 export interface ValueSource {

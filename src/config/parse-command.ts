@@ -7,7 +7,7 @@ import { splitArguments } from './arguments.ts'
 import { flagSpellings } from './option.ts'
 import { placeOf } from './draft.ts'
 import type { Draft, Environment, ReadFile, SourceKind, ValueSource } from './draft.ts'
-import type { Option, OptionTable } from './option.ts'
+import type { Option, OptionTable, OptionValue } from './option.ts'
 import { applyRouterRules } from './router-rules.ts'
 import type { CommandName, CommandValues } from './table.ts'
 import { tables } from './table.ts'
@@ -39,9 +39,16 @@ export interface ParsedConfig<Command extends CommandName = CommandName> {
 
 export type ParsedCommand<Command extends CommandName = CommandName> = ParsedConfig<Command> | { readonly kind: 'help' } | { readonly kind: 'version' }
 
-/** Errors: `UsageError` with one line. Reads files only when an option names one. `needsTarget: false` lets `--endpoint` be left out. */
+export interface ParseOptions {
+  /** False lets `--endpoint` be left out. */
+  readonly needsTarget?: boolean
+  /** Values that were changed while running, by key; they go before everything else. */
+  readonly changes?: Readonly<Record<string, OptionValue>>
+}
+
+/** Errors: `UsageError` with one line. Reads files only when an option names one. */
 export async function parseCommand<Command extends CommandName>(
-  command: Command, argv: readonly string[], env: Environment, readFile: ReadFile, { needsTarget = true }: { readonly needsTarget?: boolean } = {},
+  command: Command, argv: readonly string[], env: Environment, readFile: ReadFile, { needsTarget = true, changes = {} }: ParseOptions = {},
 ): Promise<ParsedCommand<Command>> {
   const table: OptionTable = tables[command]
   const split = splitArguments(command, argv, flagSpellings(table))
@@ -59,7 +66,7 @@ export async function parseCommand<Command extends CommandName>(
   noteMisspelled(draft, env)
   const configPath = draft.values['config']
   if (typeof configPath === 'string') await mergeConfigFile(draft, configPath, readFile)
-  const rules = command === 'router' || command === 'frontend' ? await applyRouterRules(draft, readFile, needsTarget && command === 'router') : null
+  const rules = command === 'router' || command === 'frontend' || command === 'select-service' ? await applyRouterRules(draft, readFile, { needsTarget: needsTarget && command === 'router', changes }) : null
   refuseUnavailable(draft)
   noteReplacedAndIdle(draft)
   return deepFreeze({

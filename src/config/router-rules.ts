@@ -28,17 +28,29 @@ export interface RouterRulesOutcome {
 }
 
 /** Applies the rules in Dynamo's order. Errors: `UsageError`. */
-export async function applyRouterRules(draft: Draft, readFile: ReadFile, needsTarget: boolean): Promise<RouterRulesOutcome> {
+export async function applyRouterRules(
+  draft: Draft, readFile: ReadFile, { needsTarget, changes }: { readonly needsTarget: boolean; readonly changes: Readonly<Record<string, OptionValue>> },
+): Promise<RouterRulesOutcome> {
+  applyChanges(draft, changes)
   if (draft.values['loadAware'] === true) applyLoadAware(draft)
   const policyPath = draft.values['policyConfig']
   const policyFile = typeof policyPath === 'string' ? await applyPolicyFile(draft, policyPath, readFile) : null
   applyOverlapWeight(draft)
+  applyChanges(draft, changes)
   if (needsTarget && draft.values['endpoint'] === null) {
     throw new UsageError('--endpoint is missing; give the workers as namespace.component.endpoint, or set DYN_ROUTER_ENDPOINT')
   }
   checkTogether(draft)
   const prefillLoadModel = await readPrefillModel(draft, readFile)
   return { prefillLoadModel, selectionPolicies: selectionPoliciesOf(draft, policyFile?.workerSelection ?? null), policyProfiles: policyFile?.profiles ?? noProfiles, trackingKey: readTrackingKey(draft, readFile) }
+}
+
+/** What was changed while running goes before all else: before the rules, for the paths that they read, and after what they set. */
+function applyChanges(draft: Draft, changes: Readonly<Record<string, OptionValue>>): void {
+  for (const [key, value] of Object.entries(changes)) {
+    draft.values[key] = value
+    draft.sources[key] = { kind: 'admin', name: `PATCH /settings: ${draft.table[key]?.name ?? key}` }
+  }
 }
 
 const isExplicit = (draft: Draft, key: string): boolean => draft.sources[key]?.kind !== 'default'
@@ -84,7 +96,19 @@ function applyOverlapWeight(draft: Draft): void {
   if (overridden.length > 0) draft.warnings.push(`${place} overrides ${overridden.join(', ')}`)
 }
 
+function checkDurable(draft: Draft): void {
+  const { values } = draft
+  if (values['durableKvEvents'] === true && values['useKvEvents'] === false) {
+    throw new UsageError(`${placeOf(draft, 'durableKvEvents')} needs cache events; leave out ${placeOf(draft, 'useKvEvents')}`)
+  }
+  if (values['durableKvEvents'] !== false || typeof values['stateDir'] === 'string') return
+  for (const key of ['snapshotThreshold', 'resetStates']) {
+    if (isExplicit(draft, key)) draft.warnings.push(`${placeOf(draft, key)} has no effect: nothing is kept, neither in JetStream (--router-durable-kv-events) nor on disk (--state-dir)`)
+  }
+}
+
 function checkTogether(draft: Draft): void {
+  checkDurable(draft)
   const { values } = draft
   if (values['serveIndexer'] === true && values['useRemoteIndexer'] === true) {
     throw new UsageError(`${placeOf(draft, 'serveIndexer')} and ${placeOf(draft, 'useRemoteIndexer')} exclude each other; keep one`)
@@ -92,6 +116,7 @@ function checkTogether(draft: Draft): void {
   if (values['trackOutputBlocks'] === true && values['trackActiveBlocks'] === false) {
     throw new UsageError(`${placeOf(draft, 'trackOutputBlocks')} needs --router-track-active-blocks, which ${placeOf(draft, 'trackActiveBlocks')} turned off`)
   }
+  checkPolicy(draft)
   checkCaches(draft)
   checkDisagg(draft)
   checkName(draft, 'component')
@@ -102,6 +127,14 @@ function checkTogether(draft: Draft): void {
     if (!String(values[key]).startsWith('/')) throw new UsageError(`${placeOf(draft, key)}: ${shown(values[key])} is not valid; expected a path that begins with /`)
   }
   if (values['registerModel'] === '') throw new UsageError(`${placeOf(draft, 'registerModel')}: "" is not valid; expected a model name`)
+}
+
+/** A policy of one's own chooses where the cost would. */
+function checkPolicy(draft: Draft): void {
+  const { values } = draft
+  const mode = values['routerMode'] ?? 'kv'
+  const key = ['policy', 'policyShadow'].find((name) => typeof values[name] === 'string')
+  if (key !== undefined && mode !== 'kv' && values['loadAware'] !== true) throw new UsageError(`${placeOf(draft, key)} needs --router-mode kv; ${placeOf(draft, 'routerMode')} is ${String(mode)}`)
 }
 
 /** Which ways of knowing caches go together. Source: router-algorithm 19. */

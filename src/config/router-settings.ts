@@ -1,11 +1,11 @@
 /** What the router's values mean to the parts that use them. */
 import type { WorkerRole } from '../model/worker.ts'
 import type { EndpointId } from '../ports.ts'
-import { singleClassProfile } from '../queue/policy-profile.ts'
+import { queuePolicies, singleClassProfile } from '../queue/policy-profile.ts'
 import type { QueueSettings } from '../router/admission.ts'
 import type { RouterSettings, TrackingHashSettings } from '../router/contract.ts'
 import type { ParsedConfig } from './parse-command.ts'
-import type { FrontendValues, RouterValues } from './table.ts'
+import type { RouterValues } from './table.ts'
 
 /** What only the workers' cards tell. */
 export interface CardFacts {
@@ -19,7 +19,13 @@ export interface CardFacts {
 
 /** The values that a router is made from: of `warmpath router` or `warmpath frontend`. */
 export interface RouterConfig extends Pick<ParsedConfig, 'trackingKey' | 'policyProfiles' | 'selectionPolicies' | 'prefillLoadModel'> {
-  readonly values: Pick<RouterValues, keyof RouterValues & keyof FrontendValues>
+  readonly values: Pick<RouterValues,
+    | 'overlapScoreCredit' | 'overlapScoreCreditDecay' | 'prefillLoadScale' | 'decodeActiveRequestWeight' | 'hostCacheHitWeight' | 'diskCacheHitWeight'
+    | 'temperature' | 'useKvEvents' | 'trackActiveBlocks' | 'trackOutputBlocks' | 'assumeKvReuse' | 'trackPrefillTokens' | 'ttlSeconds' | 'predictedTtlSeconds'
+    | 'approximateCachePolicy' | 'maxTreeSize' | 'pruneTargetRatio' | 'sharedCacheMultiplier' | 'activeRequestExpirySeconds' | 'activeDecodeBlocksThreshold'
+    | 'activePrefillTokensThreshold' | 'activePrefillTokensThresholdFraction' | 'queueThreshold' | 'queuePolicy' | 'overlapRefreshSeconds' | 'queueTimeoutSeconds'
+    | 'trackingKeyId'
+  >
 }
 
 /** Settings of one `KvRouter`, frozen. */
@@ -60,7 +66,7 @@ export function routerSettingsOf(config: RouterConfig, facts: CardFacts): Router
 
 /** The model's own classes, else those for all, else one class with the threshold of the options. */
 function queueSettingsOf({ values, policyProfiles }: RouterConfig, { routingGroup: model }: CardFacts): QueueSettings {
-  const single = singleClassProfile(values.queueThreshold, values.queuePolicy === 'wspt' ? 'wspt' : 'fcfs')
+  const single = singleClassProfile(values.queueThreshold, queuePolicies.find((policy) => policy === values.queuePolicy) ?? 'fcfs')
   return Object.freeze({
     profile: policyProfiles.models.get(model) ?? policyProfiles.root ?? single,
     overlapRefreshAfterSeconds: values.overlapRefreshSeconds > 0 ? values.overlapRefreshSeconds : null,

@@ -8,14 +8,15 @@ import { queueOptions } from './options/queue.ts'
 import { routerCoreOptions } from './options/router-core.ts'
 import { routerOwnOptions } from './options/router-own.ts'
 import { replicaOptions, servedIndexOptions } from './options/replicas.ts'
-import { routerUnbuiltOptions } from './options/router-unbuilt.ts'
+import { durableOptions } from './options/durable.ts'
 import { selectionOptions } from './options/selection.ts'
+import { indexerOptions, selectServiceOptions, slotTrackerOptions } from './options/services.ts'
 import { logOptions, namespaceOptions, routerRuntimeOptions, runtimeOptions, systemOptions, workerHealthOptions } from './options/runtime.ts'
 import { engineOptions, startOptions, workerOptions } from './options/simulation.ts'
 
 export const routerOptions = {
   ...routerCoreOptions, ...selectionOptions, ...queueOptions, ...policyOptions, ...routerDisaggOptions, ...replicaOptions, ...servedIndexOptions, ...routerOwnOptions, ...namespaceOptions, ...routerRuntimeOptions, ...runtimeOptions, ...systemOptions, ...logOptions,
-  ...routerUnbuiltOptions,
+  ...durableOptions,
 }
 /** The frontend's own spelling of a shared option counts. */
 export const frontendTable = { ...routerRuntimeOptions, ...runtimeOptions, ...systemOptions, ...logOptions, ...replicaOptions, ...policyOptions, ...frontendOptions }
@@ -26,7 +27,11 @@ export const workerTable = { ...workerOptions, ...engineOptions, ...namespaceOpt
 
 export const globalRouterTable = { ...globalRouterOptions, ...runtimeOptions, ...systemOptions, ...logOptions }
 
-export const tables = { router: routerOptions, frontend: frontendTable, 'global-router': globalRouterTable, start: startTable, worker: workerTable } as const satisfies Record<string, OptionTable>
+export const selectServiceTable = { ...selectServiceOptions, ...logOptions }
+export const slotTrackerTable = { ...slotTrackerOptions, ...logOptions }
+export const indexerTable = { ...indexerOptions, ...logOptions }
+
+export const tables = { router: routerOptions, frontend: frontendTable, 'global-router': globalRouterTable, 'select-service': selectServiceTable, indexer: indexerTable, 'slot-tracker': slotTrackerTable, start: startTable, worker: workerTable } as const satisfies Record<string, OptionTable>
 
 export type CommandName = keyof typeof tables
 export type CommandValues<Command extends CommandName> = ValuesOf<(typeof tables)[Command]>
@@ -40,6 +45,9 @@ export const commandSummaries: Readonly<Record<CommandName, string>> = {
   router: 'Routes requests of a Dynamo deployment to the worker whose cache is warm.',
   frontend: 'Serves the models of a Dynamo deployment over an OpenAI-compatible HTTP API, in one stage or two.',
   'global-router': 'Chooses among pools that each have a router of their own, by prompt length, targets and priority.',
+  'select-service': 'Says over HTTP which worker a request is for, and keeps account of requests; workers are registered by calls.',
+  indexer: 'Says over HTTP which workers hold which prefix of a prompt.',
+  'slot-tracker': 'Keeps account over HTTP of what running requests occupy.',
   start: 'Starts simulated prefill and decode workers, router and HTTP API in one process, to try it out.',
   worker: 'Starts a simulated worker as a Dynamo worker of its own.',
 }

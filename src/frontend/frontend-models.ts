@@ -87,6 +87,7 @@ export class FrontendModels implements ModelCatalog {
   /** Models that are adapters of others and live from their pools. */
   readonly #adapters = new Set<string>()
   readonly #pools = new Map<string, LivePool>()
+  #busyThresholds: BusyThresholds
   /** Pipelines whose pool is gone while answers still run. */
   readonly #retired = new Set<RoutedGenerate>()
   readonly #watch: { close(): void }
@@ -94,6 +95,7 @@ export class FrontendModels implements ModelCatalog {
 
   constructor(parts: FrontendModelsParts) {
     this.#parts = parts
+    this.#busyThresholds = parts.options.busyThresholds
     this.#texts = new TextModels({ load: parts.loadText, clock: parts.clock, log: parts.log, onSettled: (name) => this.#reconcile(name) })
     const { retryLimit, inhibitedMs, activeRequestsMax, firstOutputTimeoutMs } = parts.options
     this.#singleCalls = new SingleCalls({ ...parts, options: { retryLimit, inhibitedMs, activeRequestsMax, answerTimeoutMs: firstOutputTimeoutMs } })
@@ -138,6 +140,12 @@ export class FrontendModels implements ModelCatalog {
 
   busyThresholds(name: string): BusyThresholds | undefined {
     return this.#models.get(name)?.thresholds
+  }
+
+  /** For all models, those to come too; what was set for one of them goes. */
+  changeBusyThresholds(thresholds: BusyThresholds): void {
+    this.#busyThresholds = thresholds
+    for (const name of this.#models.keys()) this.setBusyThresholds(name, thresholds)
   }
 
   setBusyThresholds(name: string, thresholds: Partial<BusyThresholds>): boolean {
@@ -217,7 +225,7 @@ export class FrontendModels implements ModelCatalog {
   #add(name: string): ModelEntry {
     const { clock, options } = this.#parts
     const model: ModelEntry = {
-      name, createdSeconds: Math.floor(clock.epochMs() / 1000), entries: new Map(), served: null, thresholds: options.busyThresholds,
+      name, createdSeconds: Math.floor(clock.epochMs() / 1000), entries: new Map(), served: null, thresholds: this.#busyThresholds,
       reason: 'its workers are being looked at', excludedSaid: new Set(),
     }
     this.#models.set(name, model)
@@ -249,7 +257,7 @@ export class FrontendModels implements ModelCatalog {
       affinityOf: () => (own === null ? options.sessionAffinity : own.affinity),
       createRouter: (facts) => {
         const router = createRouter(facts, stage)
-        if (own === null) applyThresholds(router, this.#models.get(model)?.thresholds ?? options.busyThresholds)
+        if (own === null) applyThresholds(router, this.#models.get(model)?.thresholds ?? this.#busyThresholds)
         return router
       },
     }, () => this.#reconcile(model))

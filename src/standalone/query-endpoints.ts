@@ -71,11 +71,11 @@ export function explanationAnswer(answer: Decision | Refusal): JsonObject {
   if (answer.kind === 'refused') {
     return { refused: answer.reason, message: answer.message, exclusions: answer.exclusions.map((each) => ({ worker_id: each.workerId, dp_rank: each.dpRank, reason: each.reason, ...(each.detail === undefined ? {} : { detail: each.detail }) })) }
   }
-  const { candidates, exclusions, choice, temperature } = answer.explain()
+  const { candidates, exclusions, choice, temperature, policy } = answer.explain()
   return {
-    worker_id: answer.workerId, dp_rank: answer.dpRank, choice, temperature, cost: answer.cost, prompt_tokens: answer.promptTokens, prompt_blocks: answer.promptBlocks,
+    worker_id: answer.workerId, dp_rank: answer.dpRank, choice, temperature, ...(policy === undefined ? {} : { policy: { name: policy.name, decided: policy.decided, why: policy.why, score: shownScore(policy.score) } }), cost: answer.cost, prompt_tokens: answer.promptTokens, prompt_blocks: answer.promptBlocks,
     candidates: candidates.map((each) => ({
-      worker_id: each.workerId, dp_rank: each.dpRank, cost: each.cost, prefill_term: each.prefillTerm, decode_term: each.decodeTerm, request_term: each.requestTerm,
+      worker_id: each.workerId, dp_rank: each.dpRank, cost: each.cost, ...(each.policyScore === undefined ? {} : { policy_score: shownScore(each.policyScore) }), prefill_term: each.prefillTerm, decode_term: each.decodeTerm, request_term: each.requestTerm,
       taint_factor: each.taintFactor, credit: each.credit, device_blocks: each.deviceBlocks, host_extension_blocks: each.hostExtensionBlocks,
       disk_extension_blocks: each.diskExtensionBlocks, cached_tokens: each.cachedTokens, active_prefill_tokens: each.activePrefillTokens,
       active_requests: each.activeRequests, potential_decode_blocks: each.potentialDecodeBlocks,
@@ -83,6 +83,9 @@ export function explanationAnswer(answer: Decision | Refusal): JsonObject {
     exclusions: exclusions.map((each) => ({ worker_id: each.workerId, dp_rank: each.dpRank, reason: each.reason, ...(each.detail === undefined ? {} : { detail: each.detail }) })),
   }
 }
+
+/** JSON has no infinity. */
+const shownScore = (score: number | null): number | string | null => (score === null || Number.isFinite(score) ? score : String(score))
 
 /** Which worker a prompt would go to. */
 export function bestWorker(router: Router | null, query: Query, requestId: string, excluded: ReadonlySet<bigint>): Decision | Refusal {

@@ -5,7 +5,7 @@ import { queueOptions } from './queue.ts'
 import { httpOptions } from './http.ts'
 import { routerCoreOptions } from './router-core.ts'
 import { routerOwnOptions } from './router-own.ts'
-import { routerUnbuiltOptions } from './router-unbuilt.ts'
+import { frontendDurableOptions } from './durable.ts'
 import { runtimeOptions } from './runtime.ts'
 import { selectionOptions } from './selection.ts'
 
@@ -109,7 +109,7 @@ export const frontendOptions = {
   ...costOptions,
   ...selectionOptions,
   ...queueOptions,
-  ...routerUnbuiltOptions,
+  ...frontendDurableOptions,
   ...disaggOptions,
   discoveryBackend: asFlag(runtimeOptions.discoveryBackend),
   requestPlane: asFlag(runtimeOptions.requestPlane),
