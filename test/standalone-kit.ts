@@ -1,6 +1,8 @@
 /** A small deployment in one process: memory discovery, TCP on loopback, scripted workers, the router and a caller. */
 import assert from 'node:assert/strict'
-import { parseCommand } from '../src/config/parse-command.ts'
+import { readFileSync } from 'node:fs'
+import { parseCommand, type ParsedConfig } from '../src/config/parse-command.ts'
+import { LiveSettings } from '../src/cli/live-settings.ts'
 import { assembleRouter, type AssembledRouter } from '../src/cli/assemble-router.ts'
 import { MemoryDiscovery, MemoryStore } from '../src/dynamo/discovery/memory-discovery.ts'
 import { instanceKey } from '../src/dynamo/discovery/store-key.ts'
@@ -11,7 +13,7 @@ import type { WireValue } from '../src/dynamo/wire/body.ts'
 import { decodeInstanceRecord, encodeInstanceRecord } from '../src/dynamo/wire/instance-record.ts'
 import { createLog, type ProcessLog } from '../src/observability/log.ts'
 import { FailureError, type Failure } from '../src/model/failure.ts'
-import type { Codec, EndpointId, EventPlane, JsonObject, RequestHandler } from '../src/ports.ts'
+import type { Codec, Discovery, EndpointId, EventPlane, JsonObject, RequestHandler } from '../src/ports.ts'
 import { systemClock, systemRandom } from '../src/system-ports.ts'
 
 export const prefillEndpoint: EndpointId = { namespace: 'dynamo', component: 'prefill', endpoint: 'generate' }
@@ -65,16 +67,16 @@ export class SmallDeployment {
   }
 
   /** A router over the workers. `argv`: flags besides the endpoint. */
-  async router(argv: readonly string[] = [], env: Readonly<Record<string, string>> = {}): Promise<AssembledRouter> {
+  async router(argv: readonly string[] = [], env: Readonly<Record<string, string>> = {}, planeOf: (discovery: Discovery) => EventPlane = () => silentPlane): Promise<AssembledRouter> {
     const config = await parseCommand('router', ['--endpoint', 'dynamo.backend.generate', ...argv], env, () => new Uint8Array())
     if (config.kind !== 'config') throw new Error('no configuration')
     const discovery = new MemoryDiscovery(this.store)
     await discovery.start(AbortSignal.timeout(5000))
     const assembled = assembleRouter(config, {
-      discovery, clock: this.clock, log: this.log, random: systemRandom(), eventPlane: silentPlane,
+      discovery, clock: this.clock, log: this.log, random: systemRandom(), eventPlane: planeOf(discovery),
       server: createTcpRequestServer({ clock: this.clock, log: this.log, host: '127.0.0.1' }),
       client: createTcpRequestClient({ clock: this.clock, log: this.log, host: '127.0.0.1', connectTimeoutMs: 1000, ackTimeoutMs: 1000 }),
-    }, { shutdownGraceMs: 0 })
+    }, { shutdownGraceMs: 0 }, await liveOf(config))
     this.#closing.push(() => assembled.service.drain())
     await assembled.service.start(AbortSignal.timeout(5000))
     return assembled

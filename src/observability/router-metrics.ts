@@ -1,7 +1,7 @@
 /**
  * The metrics of a router: Dynamo's names and labels where it has some that this router can fill truthfully, `warmpath_*` for the rest.
  *
- * Families of mechanisms that are not built (shared cache, remote index, replica sync) are left out, not shown as zero.
+ * Families of mechanisms that are not in use are left out, not shown as zero.
  */
 import type { Decision } from '../model/decision.ts'
 import type { RequestObserver } from '../model/request-observer.ts'
