@@ -62,11 +62,11 @@ export class FakeModel implements ServedModel {
     Object.assign(this, options.changes)
   }
 
-  async *generate(request: JsonObject, call: ModelCall, onRouted?: (note: RoutingNote) => void): AsyncIterable<Output> {
+  async *generate(request: JsonObject, call: ModelCall, onRouted?: (note: RoutingNote) => void): AsyncIterable<readonly Output[]> {
     this.requests.push(request)
     this.calls.push(call)
     try {
-      yield* this.script(request, call, onRouted)
+      for await (const output of this.script(request, call, onRouted)) yield [output]
     } finally {
       this.ended += 1
     }

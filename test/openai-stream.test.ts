@@ -13,6 +13,8 @@ const extension: Extension = {
   requestTimestampMs: undefined, metadataUpload: undefined, warnings: [],
 }
 
+const quiet = { call: { id: 'r', headers: {}, metadata: {} }, signal: new AbortController().signal, onRouted: () => {} }
+
 function planOf(model: FakeModel, prompts: number, stops: readonly string[], includeStop: boolean): GenerationPlan {
   return {
     kind: 'completion', model, stream: true, streamOptions: { includeUsage: false, continuousUsage: false }, n: 1,
@@ -58,11 +60,12 @@ test('text, cuts and stop strings at random: one reading', async () => {
       const plan = planOf(model, 1, stops, includeStop)
       let answer = ''
       const finishes: string[] = []
-      for await (const step of runGeneration(plan, { call: { id: 'r', headers: {}, metadata: {} }, signal: new AbortController().signal, onRouted: () => {} })) {
+      await runGeneration(plan, { ...quiet, onStep: (step) => {
         assert.equal(finishes.length, 0, 'nothing after the finish')
         answer += step.delta.text
         if (step.delta.finish !== null) finishes.push(step.delta.finish)
-      }
+        return undefined
+      } })
       const wanted = expected(text, stops, includeStop)
       assert.equal(answer, wanted.text)
       assert.deepEqual(finishes, [!wanted.stopped && ending === 'finish' ? 'length' : 'stop'])
@@ -83,11 +86,10 @@ test('several prompts whose outputs come in any order: every answer whole, every
     }
     const model = new FakeModel(script)
     const answers = texts.map(() => '')
-    const run = async (): Promise<void> => {
-      for await (const step of runGeneration(planOf(model, texts.length, [], false), { call: { id: 'r', headers: {}, metadata: {} }, signal: new AbortController().signal, onRouted: () => {} })) {
-        answers[step.index] += step.delta.text
-      }
-    }
+    const run = (): Promise<void> => runGeneration(planOf(model, texts.length, [], false), { ...quiet, onStep: (step) => {
+      answers[step.index] += step.delta.text
+      return step.index % 2 === 0 ? undefined : Promise.resolve()
+    } })
     if (fails) await assert.rejects(run, /lost/)
     else {
       await run()

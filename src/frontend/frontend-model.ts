@@ -8,7 +8,7 @@ import type { TextModel } from '../text/text-model.ts'
 import type { ParserNames } from '../parsers/output-parser.ts'
 import { cardChecksum } from './card-checksum.ts'
 import { parserNames, showsUnusedTools } from './parser-names.ts'
-import { callInProcess } from '../standalone/in-process-call.ts'
+import { callInBatches } from '../standalone/in-process-call.ts'
 import type { ServedEntry } from './served-entry.ts'
 import type { SingleCalls } from './single-call.ts'
 import { differences, type WorkerPoolState } from './worker-pools.ts'
@@ -69,12 +69,11 @@ export class FrontendModel implements ServedModel {
     return key === this.poolKey && differences(traits, this.#parts.state.traits).length === 0
   }
 
-  async *generate(request: JsonObject, call: ModelCall, onRouted?: (note: RoutingNote) => void): AsyncGenerator<{ readonly [key: string]: Json | Uint8Array }> {
-    const entry = this.#choose(request)
+  generate(request: JsonObject, call: ModelCall, onRouted?: (note: RoutingNote) => void): AsyncIterable<readonly { readonly [key: string]: Json | Uint8Array }[]> {
     const { loraName } = this.#parts.state
     const outgoing = loraName === null ? request : withAdapter(request, loraName)
-    const handle: Parameters<typeof callInProcess>[0] = (incoming, response) => entry.generate.handle(incoming, response, onRouted)
-    for await (const output of callInProcess(handle, outgoing, call, this.#parts.clock, 'msgpack')) yield output as { readonly [key: string]: Json | Uint8Array }
+    const handle: Parameters<typeof callInBatches>[0] = (incoming, response) => this.#choose(request).generate.handle(incoming, response, onRouted)
+    return callInBatches(handle, outgoing, call, this.#parts.clock, 'msgpack') as AsyncIterable<readonly { readonly [key: string]: Json | Uint8Array }[]>
   }
 
   async ask(request: JsonObject, call: ModelCall): Promise<{ readonly [key: string]: Json | Uint8Array }> {

@@ -38,10 +38,11 @@ export interface ServedModel {
   /** The prompt shows tools also where `tool_choice` is "none". */
   readonly showsUnusedTools?: boolean
   /**
-   * Runs a PreprocessedRequest map. Yields LLMEngineOutput maps in order; ending the iteration ends the request.
+   * Runs a PreprocessedRequest map. Yields LLMEngineOutput maps in order, those that came together in one list; ending the iteration
+   * ends the request.
    * Errors: throws `FailureError`, also in the middle. `onRouted` is called once before the first output.
    */
-  generate(request: JsonObject, call: ModelCall, onRouted?: (note: RoutingNote) => void): AsyncIterable<{ readonly [key: string]: Json | Uint8Array }>
+  generate(request: JsonObject, call: ModelCall, onRouted?: (note: RoutingNote) => void): AsyncIterable<readonly { readonly [key: string]: Json | Uint8Array }[]>
   /** Runs a request that has one answer (embeddings). Gives the worker's map. Errors: `FailureError`. */
   ask?(request: JsonObject, call: ModelCall): Promise<{ readonly [key: string]: Json | Uint8Array }>
 }

@@ -24,9 +24,14 @@ export const namedEvent = (event: string, value: Json): string => `event: ${even
 /** A named event whose value stands in a comment, as Dynamo sends its annotations. */
 export const annotationEvent = (event: string, value: Json): string => `event: ${event}\n: ${stringifyJson(value)}\n\n`
 
-/** Head and first event go out together, so that an earlier failure can still be a status. */
+/** More than this does not wait for the end of the turn. */
+const waitingLengthMax = 65_536
+
+/** Head and first event go out together, so that an earlier failure can still be a status. What is written in one turn of the loop leaves in one piece. */
 export class EventWriter {
   readonly #options: EventWriterOptions
+  #waiting = ''
+  #full: Promise<void> | undefined
 
   constructor(options: EventWriterOptions) {
     this.#options = options
@@ -42,15 +47,29 @@ export class EventWriter {
     })
   }
 
-  /** Text of whole events. Resolves when the client may get more, or has left. */
+  /** Text of whole events. Resolves when the client may get more, or has left; undefined: at once. */
   write(text: string): Promise<void> | undefined {
-    const { response, signal } = this.#options
-    return signal.aborted || response.write(text) ? undefined : this.#drained()
+    if (text !== '') {
+      if (this.#waiting === '') process.nextTick(this.#flush)
+      this.#waiting += text
+      if (this.#waiting.length > waitingLengthMax) this.#flush()
+    }
+    return this.#full
   }
 
   /** The last events and the end. */
   end(text: string): void {
-    this.#options.response.end(text)
+    const all = this.#waiting + text
+    this.#waiting = ''
+    this.#options.response.end(all)
+  }
+
+  readonly #flush = (): void => {
+    const text = this.#waiting
+    if (text === '') return
+    this.#waiting = ''
+    const { response, signal } = this.#options
+    if (!signal.aborted && !response.write(text)) this.#full ??= this.#drained()
   }
 
   async #drained(): Promise<void> {
@@ -72,5 +91,6 @@ export class EventWriter {
       signal.addEventListener('abort', done)
       if (signal.aborted) done()
     })
+    this.#full = undefined
   }
 }

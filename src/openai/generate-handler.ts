@@ -149,7 +149,10 @@ export class GenerateHandler {
     const { reply } = exchange
     const times = this.#timesOf(exchange)
     const whole = answer.whole(this.#identityOf(exchange), times)
-    for await (const step of this.#steps(exchange, answer.plan, meter, times, (note) => reply.header('x-warmpath-prefill', note.prefill))) whole.add(step)
+    await this.#run(exchange, answer.plan, meter, times, (step) => {
+      whole.add(step)
+      return undefined
+    })
     if (exchange.cut.signal.aborted) throw shuttingDown()
     sendJson(reply, 200, whole.body())
   }
@@ -161,13 +164,11 @@ export class GenerateHandler {
     const writer = new EventWriter({ response: reply.raw, signal: cut.signal, clock: this.#settings.clock, stallMs: this.#settings.stallMs })
     let usage: Usage | undefined
     try {
-      for await (const step of this.#steps(exchange, answer.plan, meter, times, (note) => reply.header('x-warmpath-prefill', note.prefill))) {
-        if (!writer.open) await begin(exchange, stream, writer)
+      await this.#run(exchange, answer.plan, meter, times, (step) => {
+        if (!writer.open) begin(exchange, stream, writer)
         usage = step.usage
-        const text = stream.step(step)
-        const taken = text === '' ? undefined : writer.write(text)
-        if (taken !== undefined) await taken
-      }
+        return writer.write(stream.step(step))
+      })
       if (cut.signal.aborted) throw shuttingDown()
     } catch (error) {
       // Once the status is out, the failure goes into the stream.
@@ -177,34 +178,35 @@ export class GenerateHandler {
     writer.end(stream.end(usage))
   }
 
-  /** The steps of the answer, counted as they pass. */
-  async *#steps(exchange: Exchange, plan: GenerationPlan, meter: RequestMeter, times: AnswerTimes, onNote: (note: RoutingNote) => void): AsyncGenerator<GenerationStep> {
+  /** Tells the steps of the answer, counted as they pass. */
+  async #run(exchange: Exchange, plan: GenerationPlan, meter: RequestMeter, times: AnswerTimes, take: (step: GenerationStep) => Promise<void> | undefined): Promise<void> {
     const { clock } = this.#settings
-    const { hints, requestId, cut } = exchange
+    const { hints, requestId, cut: { signal }, reply, startMs } = exchange
     let noted = false
     let lastMs: number | null = null
     let usage: Usage | undefined
     meter.inputTokens(plan.prompts.reduce((sum, prompt) => sum + prompt.tokenIds.length, 0))
     const onRouted = (note: RoutingNote): void => {
-      if (!noted) onNote(note)
+      if (!noted) reply.header('x-warmpath-prefill', note.prefill)
       noted = true
     }
-    for await (const step of runGeneration(plan, { call: { id: requestId, headers: hints.relayed, metadata: hints.metadata }, signal: cut.signal, onRouted })) {
-      if (cut.signal.aborted) return
+    const onStep = (step: GenerationStep): Promise<void> | undefined => {
+      if (signal.aborted) return undefined
       const count = step.delta.tokenIds.length
       if (count > 0) {
         const nowMs = clock.nowMs()
         if (lastMs === null) {
-          times.firstTokenMs = nowMs - exchange.startMs
+          times.firstTokenMs = nowMs - startMs
           meter.firstToken(times.firstTokenMs / 1000)
         } else meter.nextTokens(count, (nowMs - lastMs) / 1000)
         lastMs = nowMs
         meter.outputTokens(count)
       }
       usage = step.usage
-      yield step
+      return take(step)
     }
-    if (usage !== undefined && usage.cachedTokens !== null) meter.cachedTokens(usage.cachedTokens)
+    await runGeneration(plan, { call: { id: requestId, headers: hints.relayed, metadata: hints.metadata }, signal, onRouted, onStep })
+    if (usage !== undefined && (usage as Usage).cachedTokens !== null) meter.cachedTokens((usage as Usage).cachedTokens as number)
   }
 
   /** Counts and logs a failed request; null when its client has been told already, or has left. */
@@ -241,13 +243,12 @@ export class GenerateHandler {
   }
 }
 
-async function begin({ reply }: Exchange, stream: StreamForm, writer: EventWriter): Promise<void> {
+function begin({ reply }: Exchange, stream: StreamForm, writer: EventWriter): void {
   const headers = Object.fromEntries(Object.entries(reply.getHeaders()).map(([name, value]) => [name, String(value)]))
   reply.hijack()
   writer.begin(headers)
   // The event by which Dynamo tells that the decode worker computes the prompt itself.
-  const text = stream.begin() + (headers['x-warmpath-prefill'] === 'bypass' ? annotationEvent('x-bypass-remote-prefill', true) : '')
-  if (text !== '') await writer.write(text)
+  void writer.write(stream.begin() + (headers['x-warmpath-prefill'] === 'bypass' ? annotationEvent('x-bypass-remote-prefill', true) : ''))
 }
 
 /** JSON with exact integers of any width. */

@@ -1,5 +1,5 @@
 /**
- * Runs a plan: starts the worker requests, joins their outputs as they come, and tells what each adds to which answer.
+ * Runs a plan: starts the worker requests, and tells of their outputs as they come what each adds to which answer.
  *
  * Ends a worker's request as soon as all of its answers have ended. Several prompts run side by side.
  */
@@ -8,7 +8,7 @@ import type { Json, JsonObject } from '../ports.ts'
 import type { ModelCall, RoutingNote } from './catalog.ts'
 import { ChoiceStream, WorkerFinishedWithError, type ChoiceDelta, type WorkerOutput } from './choice-stream.ts'
 import { isJsonObject } from './fields.ts'
-import type { GenerationPlan } from './generation-plan.ts'
+import type { GenerationPlan, Prompt } from './generation-plan.ts'
 
 export interface Usage {
   readonly promptTokens: number
@@ -38,6 +38,8 @@ export interface GenerationOptions {
   readonly call: Omit<ModelCall, 'signal'>
   readonly signal: AbortSignal
   readonly onRouted: (note: RoutingNote) => void
+  /** Takes each step as it comes. What it gives back is waited for before the next of the same prompt. */
+  onStep(step: GenerationStep): Promise<void> | undefined
 }
 
 const withoutOutput = (): FailureError =>
@@ -51,6 +53,7 @@ const nothingNew: ChoiceDelta = { text: '', reasoning: '', toolCalls: [], tokenI
 /** Counts of all prompts together. */
 class UsageCount {
   readonly #cached = new Map<number, number>()
+  #cachedTokens: number | null = null
   readonly #promptTokens: number
   completionTokens = 0
   #reasoningTokens: number | null
@@ -68,118 +71,122 @@ class UsageCount {
     const usage = output['completion_usage']
     if (usage instanceof Uint8Array || !isJsonObject(usage)) return
     const details = usage['prompt_tokens_details']
-    if (isJsonObject(details) && typeof details['cached_tokens'] === 'number') this.#cached.set(promptIndex, details['cached_tokens'])
+    if (!isJsonObject(details) || typeof details['cached_tokens'] !== 'number') return
+    this.#cached.set(promptIndex, details['cached_tokens'])
+    this.#cachedTokens = 0
+    for (const tokens of this.#cached.values()) this.#cachedTokens += tokens
   }
 
   now(): Usage {
-    let cached: number | null = null
-    for (const tokens of this.#cached.values()) cached = (cached ?? 0) + tokens
-    return { promptTokens: this.#promptTokens, completionTokens: this.completionTokens, cachedTokens: cached, reasoningTokens: this.#reasoningTokens }
+    return { promptTokens: this.#promptTokens, completionTokens: this.completionTokens, cachedTokens: this.#cachedTokens, reasoningTokens: this.#reasoningTokens }
   }
 }
 
-/** The steps of all answers in the order in which they come. Errors: `FailureError` of the model, also in the middle. */
-export async function* runGeneration(plan: GenerationPlan, options: GenerationOptions): AsyncGenerator<GenerationStep> {
+/** Tells the steps of all answers in the order in which they come; resolves after the last. Errors: `FailureError` of the model, also in the middle. */
+export async function runGeneration(plan: GenerationPlan, options: GenerationOptions): Promise<void> {
   const usage = new UsageCount(plan)
-  if (plan.requests.length === 1) {
-    yield* runPrompt(plan, 0, usage, options)
-    return
-  }
+  if (plan.requests.length === 1) return await new PromptRun(plan, 0, usage, options).run()
   const stopAll = new AbortController()
   const inner = { ...options, signal: AbortSignal.any([options.signal, stopAll.signal]) }
-  const runs = plan.requests.map((_, index) => runPrompt(plan, index, usage, inner)[Symbol.asyncIterator]())
+  const runs = plan.requests.map((_, index) => new PromptRun(plan, index, usage, inner).run())
   try {
-    yield* joined(runs)
+    await Promise.all(runs)
   } finally {
     stopAll.abort()
-    await Promise.allSettled(runs.map((run) => run.return(undefined)))
+    await Promise.allSettled(runs)
   }
 }
 
-/** Values of several iterations in the order in which they come; at most one waiting value per iteration. Errors: the first of any. */
-async function* joined<Value>(runs: readonly AsyncGenerator<Value>[]): AsyncGenerator<Value> {
-  const arrived: { readonly index: number; readonly settle: () => IteratorResult<Value> }[] = []
-  let wake: () => void = () => {}
-  const ask = (index: number): void => {
-    const arrive = (settle: () => IteratorResult<Value>): void => {
-      arrived.push({ index, settle })
-      wake()
-    }
-    runs[index]?.next().then(
-      (result) => arrive(() => result),
-      (error: unknown) => arrive(() => {
-        throw error
-      }),
-    )
-  }
-  for (const index of runs.keys()) ask(index)
-  for (let open = runs.length; open > 0;) {
-    const next = arrived.shift()
-    if (next === undefined) {
-      await new Promise<void>((resolve) => {
-        wake = resolve
-      })
-      continue
-    }
-    const result = next.settle()
-    if (result.done === true) {
-      open -= 1
-      continue
-    }
-    yield result.value
-    ask(next.index)
-  }
-}
+/** One prompt: its worker request and its answers. */
+class PromptRun {
+  readonly #plan: GenerationPlan
+  readonly #promptIndex: number
+  readonly #usage: UsageCount
+  readonly #options: GenerationOptions
+  readonly #choices = new Map<number, ChoiceStream>()
+  #finished = 0
+  #answeredQuery = false
+  /** What goes wrong now is the taker's fault. */
+  #telling = false
+  #workerId: Json | undefined
 
-async function* runPrompt(plan: GenerationPlan, promptIndex: number, usage: UsageCount, options: GenerationOptions): AsyncGenerator<GenerationStep> {
-  const prompt = plan.prompts[promptIndex]
-  const request = plan.requests[promptIndex]
-  if (prompt === undefined || request === undefined) return
-  const several = plan.requests.length > 1
-  const call: ModelCall = { ...options.call, id: several ? `${options.call.id}-${promptIndex}` : options.call.id, signal: options.signal }
-  const choices = new Map<number, ChoiceStream>()
-  let workerId: Json | undefined
-  const step = (index: number, delta: ChoiceDelta, first: boolean, output: WorkerOutput): GenerationStep => {
-    const routing = objectOf(output['routing_data'])
-    workerId = routing?.['worker_id'] ?? workerId
-    return {
-      index: promptIndex * plan.n + index, promptIndex, delta, first, workerId, timing: routing?.['timing'],
-      engineData: output['engine_data'] instanceof Uint8Array ? undefined : output['engine_data'], usage: usage.now(),
+  constructor(plan: GenerationPlan, promptIndex: number, usage: UsageCount, options: GenerationOptions) {
+    this.#plan = plan
+    this.#promptIndex = promptIndex
+    this.#usage = usage
+    this.#options = options
+  }
+
+  async run(): Promise<void> {
+    const { signal } = this.#options
+    try {
+      await this.#outputs()
+    } catch (error) {
+      // The answer is complete: what goes wrong behind it is nobody's loss.
+      if (!this.#allFinished || this.#telling) throw error
+    }
+    if (signal.aborted || this.#answeredQuery) return
+    if (this.#choices.size === 0) throw withoutOutput()
+    for (const [index, choice] of this.#choices) {
+      const delta = choice.close()
+      const taken = delta === null ? undefined : this.#tell(index, delta, false, {})
+      if (taken !== undefined) await taken
     }
   }
 
-  const allFinished = (): boolean => choices.size === plan.n && [...choices.values()].every((each) => each.finished)
-  try {
-    for await (const output of plan.model.generate(request, call, options.onRouted)) {
-      if (plan.queryOnly) {
-        yield step(0, nothingNew, true, output)
-        return
+  async #outputs(): Promise<void> {
+    const plan = this.#plan
+    const { call, signal, onRouted } = this.#options
+    const request = plan.requests[this.#promptIndex] as JsonObject
+    const id = plan.requests.length > 1 ? `${call.id}-${this.#promptIndex}` : call.id
+    for await (const outputs of plan.model.generate(request, { ...call, id, signal }, onRouted)) {
+      for (const output of outputs) {
+        if (signal.aborted) return
+        const taken = this.#take(output)
+        if (taken !== undefined) await taken
+        // A worker that said itself that it has finished ends by itself; one that did not is told so.
+        if (plan.queryOnly || (this.#allFinished && (output['finish_reason'] ?? null) === null)) return
       }
-      const index = typeof output['index'] === 'number' ? output['index'] : 0
-      if (index < 0 || index >= plan.n) continue
-      const known = choices.get(index)
-      const choice = known ?? new ChoiceStream(plan, prompt)
-      if (known === undefined) choices.set(index, choice)
-      const before = choice.tokens
-      const reasonedBefore = choice.reasoningTokens
-      const delta = pushed(choice, output)
-      if (delta === null) continue
-      usage.completionTokens += choice.tokens - before
-      usage.reasoned(choice.reasoningTokens - reasonedBefore)
-      usage.see(promptIndex, output)
-      yield step(index, delta, known === undefined, output)
-      // A worker that said itself that it has finished ends by itself; one that did not is told so.
-      if ((output['finish_reason'] ?? null) === null && allFinished()) return
     }
-  } catch (error) {
-    // The answer is complete: what goes wrong behind it is nobody's loss.
-    if (!allFinished()) throw error
   }
-  if (options.signal.aborted) return
-  if (choices.size === 0) throw withoutOutput()
-  for (const [index, choice] of choices) {
-    const delta = choice.close()
-    if (delta !== null) yield step(index, delta, false, {})
+
+  #take(output: WorkerOutput): Promise<void> | undefined {
+    const plan = this.#plan
+    if (plan.queryOnly) {
+      this.#answeredQuery = true
+      return this.#tell(0, nothingNew, true, output)
+    }
+    const index = typeof output['index'] === 'number' ? output['index'] : 0
+    if (index < 0 || index >= plan.n) return undefined
+    const known = this.#choices.get(index)
+    const choice = known ?? new ChoiceStream(plan, plan.prompts[this.#promptIndex] as Prompt)
+    if (known === undefined) this.#choices.set(index, choice)
+    const before = choice.tokens
+    const reasonedBefore = choice.reasoningTokens
+    const delta = pushed(choice, output)
+    if (delta === null) return undefined
+    if (choice.finished) this.#finished += 1
+    this.#usage.completionTokens += choice.tokens - before
+    this.#usage.reasoned(choice.reasoningTokens - reasonedBefore)
+    this.#usage.see(this.#promptIndex, output)
+    return this.#tell(index, delta, known === undefined, output)
+  }
+
+  get #allFinished(): boolean {
+    return this.#finished === this.#plan.n
+  }
+
+  #tell(index: number, delta: ChoiceDelta, first: boolean, output: WorkerOutput): Promise<void> | undefined {
+    const routing = objectOf(output['routing_data'])
+    this.#workerId = routing?.['worker_id'] ?? this.#workerId
+    const engineData = output['engine_data']
+    this.#telling = true
+    const taken = this.#options.onStep({
+      index: this.#promptIndex * this.#plan.n + index, promptIndex: this.#promptIndex, delta, first, workerId: this.#workerId, timing: routing?.['timing'],
+      engineData: engineData instanceof Uint8Array ? undefined : engineData, usage: this.#usage.now(),
+    })
+    this.#telling = false
+    return taken
   }
 }
 

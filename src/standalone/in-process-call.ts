@@ -25,6 +25,13 @@ export interface InProcessCall {
 export async function* callInProcess(
   handle: (request: IncomingRequest, response: ResponseWriter) => void, request: WireValue, call: InProcessCall, clock: Clock, codec: Codec,
 ): AsyncGenerator<WireValue, void, undefined> {
+  for await (const values of callInBatches(handle, request, call, clock, codec)) for (const value of values) yield value
+}
+
+/** The same, with the values that came together in one list: one turn of the microtask queue for all of them. Lists are never empty. */
+export async function* callInBatches(
+  handle: (request: IncomingRequest, response: ResponseWriter) => void, request: WireValue, call: InProcessCall, clock: Clock, codec: Codec,
+): AsyncGenerator<readonly WireValue[], void, undefined> {
   const writer = new ItemQueue()
   const cancel = (): void => writer.cancel()
   call.signal.addEventListener('abort', cancel, { once: true })
@@ -33,18 +40,18 @@ export async function* callInProcess(
     const body = encodeBody(request, codec)
     handle({ id: call.id, headers: call.headers, metadata: call.metadata ?? {}, codec, body, receivedAtMs: clock.nowMs() }, writer)
     for (;;) {
-      const item = writer.take()
-      if (item === null) {
-        if (writer.isOver) {
-          if (writer.failure !== null) throw new FailureError(writer.failure)
-          return
-        }
-        await writer.more()
+      const items = writer.take()
+      if (items.length === 0) {
+        if (!writer.isOver) await writer.more()
+        else if (writer.failure !== null) throw new FailureError(writer.failure)
+        else return
         continue
       }
-      const { data, failure } = readAnnotated(decodeItem(item, codec).data ?? {})
+      const values: WireValue[] = []
+      const failure = readItems(items, codec, values)
+      if (values.length > 0) yield values
       if (failure !== null) throw new FailureError(failure)
-      if (data !== undefined) yield data
+      writer.taken()
     }
   } finally {
     call.signal.removeEventListener('abort', cancel)
@@ -52,14 +59,27 @@ export async function* callInProcess(
   }
 }
 
+/** Adds the values of the items up to the first failure, which it gives. */
+function readItems(items: readonly Uint8Array[], codec: Codec, values: WireValue[]): Failure | null {
+  for (const item of items) {
+    const { data, failure } = readAnnotated(decodeItem(item, codec).data ?? {})
+    if (failure !== null) return failure
+    if (data !== undefined) values.push(data)
+  }
+  return null
+}
+
+const nothing: readonly Uint8Array[] = []
+
 const left: Failure = { class: 'Cancelled', reason: 'request.cancelled', message: 'the request was ended' }
 
-/** A response stream that is read item by item. */
+/** A response stream that is read in lists of items. */
 class ItemQueue implements ResponseWriter {
   onCancel: ((kind: CancelKind) => void) | null = null
   onDrain: (() => void) | null = null
   failure: Failure | null = null
-  readonly #waiting: Uint8Array[] = []
+  #waiting: Uint8Array[] = []
+  #isFull = false
   #wake: (() => void) | null = null
   #over = false
 
@@ -77,7 +97,8 @@ class ItemQueue implements ResponseWriter {
     if (this.#over) return true
     this.#waiting.push(body)
     this.#wake?.()
-    return this.#waiting.length < waitingMax
+    this.#isFull ||= this.#waiting.length >= waitingMax
+    return !this.#isFull
   }
 
   fail(failure: Failure): void {
@@ -95,11 +116,19 @@ class ItemQueue implements ResponseWriter {
     this.fail(left)
   }
 
-  take(): Uint8Array | null {
-    const body = this.#waiting.shift()
-    if (body === undefined) return null
-    if (this.#waiting.length === waitingMax / 2) this.onDrain?.()
-    return body
+  /** What waits; empty when nothing does. */
+  take(): readonly Uint8Array[] {
+    if (this.#waiting.length === 0) return nothing
+    const items = this.#waiting
+    this.#waiting = []
+    return items
+  }
+
+  /** What was taken has been read. */
+  taken(): void {
+    if (!this.#isFull || this.#waiting.length >= waitingMax) return
+    this.#isFull = false
+    this.onDrain?.()
   }
 
   async more(): Promise<void> {
