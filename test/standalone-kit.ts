@@ -68,7 +68,27 @@ export class SmallDeployment {
 
   /** A router over the workers. `argv`: flags besides the endpoint. */
   async router(argv: readonly string[] = [], env: Readonly<Record<string, string>> = {}, planeOf: (discovery: Discovery) => EventPlane = () => silentPlane): Promise<AssembledRouter> {
-    const config = await parseCommand('router', ['--endpoint', 'dynamo.backend.generate', ...argv], env, () => new Uint8Array())
+    return this.#start(argv, env, planeOf, () => new Uint8Array(), () => null)
+  }
+
+  /** A router whose settings can change; files are read. */
+  async liveRouter(argv: readonly string[], env: Readonly<Record<string, string>> = {}): Promise<AssembledRouter & { readonly live: LiveSettings<'router'> }> {
+    const made: LiveSettings<'router'>[] = []
+    const assembled = await this.#start(argv, env, () => silentPlane, (path) => readFileSync(path), async (config) => {
+      const live = new LiveSettings({ config, argv: ['--endpoint', 'dynamo.backend.generate', ...argv], env, log: this.log })
+      made.push(live)
+      this.#closing.push(async () => live.close())
+      await live.start()
+      return live
+    })
+    return { ...assembled, live: made[0]! }
+  }
+
+  async #start(
+    argv: readonly string[], env: Readonly<Record<string, string>>, planeOf: (discovery: Discovery) => EventPlane, readFile: (path: string) => Uint8Array,
+    liveOf: (config: ParsedConfig<'router'>) => Promise<LiveSettings<'router'>> | null,
+  ): Promise<AssembledRouter> {
+    const config = await parseCommand('router', ['--endpoint', 'dynamo.backend.generate', ...argv], env, readFile)
     if (config.kind !== 'config') throw new Error('no configuration')
     const discovery = new MemoryDiscovery(this.store)
     await discovery.start(AbortSignal.timeout(5000))
