@@ -163,6 +163,26 @@ test('a dead peer takes its bookings along: gone from discovery, or silent', () 
   assert.deepEqual([table.bookingCount, stats.peersGone, stats.droppedBookings], [0, 2, 2])
 })
 
+test('a router of an earlier release counts; who is heard at both scopes counts once', () => {
+  const { table, own, message, deliver, beat, keys } = pair()
+  const first = message([own.booked(note('a'))])
+  assert.equal(table.applyEarlier(500n, 9n, first.events, blockSize, 0), true)
+  assert.deepEqual([keys(), table.peerCount], [['a'], 1])
+  deliver(first)
+  assert.deepEqual([keys(), table.peerCount, table.bookingCount], [['a'], 1, 1], 'now it is heard as one of 1.6')
+  const freed = message([own.ended('a') as ActiveSequenceEvent])
+  assert.equal(table.applyEarlier(500n, 10n, freed.events, blockSize, 0), false)
+  assert.deepEqual(keys(), ['a'])
+  deliver(freed)
+  assert.deepEqual(keys(), [])
+  beat()
+  const other = { ...own.booked(note('x')), routerId: 9n }
+  assert.equal(table.applyEarlier(501n, 4n, [other], blockSize, 0), true)
+  table.applyEarlier(501n, 8n, [{ ...other, data: { kind: 'free' } }], blockSize, 0)
+  assert.deepEqual(keys(), [])
+  assert.equal(table.gone(501n), true)
+})
+
 test('bounds refuse and are counted', () => {
   const { table, own, message, deliver, stats } = pair({ bookingsMax: 1, peersMax: 1 })
   deliver(message([own.booked(note('a')), own.booked(note('b'))]))

@@ -48,6 +48,8 @@ interface Held {
 interface Peer {
   readonly publisherId: bigint
   readonly routerId: bigint
+  /** Heard at the scope of earlier releases, whose messages are not missed by number. */
+  readonly isEarlier: boolean
   readonly bookings: Map<string, Held>
   /** Number of the message that comes next; null: none has come. */
   next: bigint | null
@@ -106,8 +108,24 @@ export class PeerTable {
     }
   }
 
+  /**
+   * The events of one message at the scope that releases before 1.6 use. A router that is heard at the scope of 1.6, too, says nothing new here.
+   * True: a router spoke that is heard here only.
+   */
+  applyEarlier(publisherId: bigint, sequence: bigint, events: readonly ActiveSequenceEvent[], blockSize: number, nowMs: number): boolean {
+    const news = events.filter(({ routerId }) => routerId !== this.#ownRouterId && !this.#isHeard(routerId))
+    for (const { routerId, data } of news) if (data.kind === 'add_request') this.#peer(publisherId, routerId, true)
+    if (news.length > 0) this.apply(publisherId, sequence, news, blockSize, nowMs)
+    return news.some(({ data }) => data.kind === 'add_request')
+  }
+
+  #isHeard(routerId: bigint): boolean {
+    for (const peer of this.#peers.values()) if (peer.routerId === routerId && !peer.isEarlier) return true
+    return false
+  }
+
   #count(peer: Peer, sequence: bigint, nowMs: number): void {
-    if (peer.next !== null && sequence < peer.next) return
+    if (peer.isEarlier || (peer.next !== null && sequence < peer.next)) return
     const isGap = peer.next === null ? sequence > 0n && peer.told === 0n : sequence > peer.next
     peer.next = sequence + 1n
     if (isGap) this.#missed(peer, nowMs)
@@ -326,15 +344,17 @@ export class PeerTable {
     }
   }
 
-  #peer(publisherId: bigint, routerId: bigint): Peer | undefined {
+  #peer(publisherId: bigint, routerId: bigint, isEarlier = false): Peer | undefined {
     const known = this.#peers.get(publisherId)
     if (known !== undefined) return known
+    // What it said at the scope of earlier releases is said again.
+    if (!isEarlier) for (const peer of this.#peers.values()) if (peer.isEarlier && peer.routerId === routerId) this.gone(peer.publisherId)
     if (this.#peers.size >= this.#limits.peersMax) {
       this.#stats.refused.peers += 1
       return undefined
     }
     const peer: Peer = {
-      publisherId, routerId, bookings: new Map(), next: null, lastBeatMs: null, told: 0n, isIncomplete: false, askedMs: -Infinity, touchedMs: -Infinity,
+      publisherId, routerId, isEarlier, bookings: new Map(), next: null, lastBeatMs: null, told: 0n, isIncomplete: false, askedMs: -Infinity, touchedMs: -Infinity,
       ended: new Map(), answer: null,
     }
     this.#peers.set(publisherId, peer)

@@ -1,12 +1,13 @@
 /**
  * Bookings shared with the other routers of one worker endpoint: publishes own ones, hears those of others, and asks replicas for what was missed.
  *
+ * Routers of releases before 1.6 use the scope of the component: they are heard there, and once one has spoken, told there, too.
  * Nothing waits for a peer. Source: router-algorithm 13 for the bookings; the second topic is this router's own.
  */
-import { activeSequenceBatchMax, encodeActiveSequence, encodeActiveSequenceBatch, type ActiveSequenceEvent } from '../dynamo/wire/active-sequences.ts'
+import { activeSequenceBatchMax, decodeActiveSequences, encodeActiveSequence, encodeActiveSequenceBatch, type ActiveSequenceEvent } from '../dynamo/wire/active-sequences.ts'
 import { decodeReplicaMessage, encodeReplicaMessage, replicaStateTopic, type ReplicaMessage } from '../dynamo/wire/replica-state.ts'
 import { WireError } from '../dynamo/wire/wire-error.ts'
-import { eventTopicPrefix, publisherIdOfKey } from '../dynamo/event-plane/event-keys.ts'
+import { componentScope, eventTopicPrefix, publisherIdOfKey } from '../dynamo/event-plane/event-keys.ts'
 import { activeSequencesTopic } from '../dynamo/kv-state/load-events.ts'
 import type { WorkerId } from '../model/worker.ts'
 import type { Clock, Discovery, EndpointId, EventEnvelope, EventPlane, EventPublisher, Log, TimerHandle, Watch } from '../ports.ts'
@@ -47,6 +48,8 @@ export class ReplicaLink implements BookingListener {
   readonly #isBatched: boolean
   #publisher: EventPublisher | null = null
   #speaker: EventPublisher | null = null
+  /** Where routers of earlier releases listen; opened when one is heard. */
+  #earlier: EventPublisher | 'opening' | null = null
   #outgoing: ActiveSequenceEvent[] = []
   #flushTimer: TimerHandle | null = null
   #beatTimer: TimerHandle | null = null
@@ -70,10 +73,11 @@ export class ReplicaLink implements BookingListener {
     }, stats)
     this.#watches = [
       plane.subscribe(endpoint, replicaStateTopic, ({ payload }) => this.#hear(payload)),
-      discovery.watch('v1/event_channels', eventTopicPrefix(endpoint, activeSequencesTopic), (event) => {
+      plane.subscribe(componentScope(endpoint), activeSequencesTopic, (envelope) => this.#hearEarlier(envelope)),
+      ...[endpoint, componentScope(endpoint)].map((scope) => discovery.watch('v1/event_channels', eventTopicPrefix(scope, activeSequencesTopic), (event) => {
         const publisherId = event.kind === 'delete' ? publisherIdOfKey(event.key) : null
         if (publisherId !== null && this.#peers.gone(publisherId)) log.info({ stage: 'replicas', publisher: publisherId.toString(16) }, 'a router left: its bookings end')
-      }),
+      })),
     ]
     void this.#open()
   }
@@ -141,7 +145,7 @@ export class ReplicaLink implements BookingListener {
     this.#closed = true
     for (const timer of [this.#flushTimer, this.#beatTimer, this.#answerTimer]) timer?.cancel()
     for (const watch of this.#watches) watch.close()
-    for (const publisher of [this.#publisher, this.#speaker]) {
+    for (const publisher of [this.#publisher, this.#speaker, this.#earlier === 'opening' ? null : this.#earlier]) {
       publisher?.close().catch((error: unknown) => this.#parts.log.debug({ stage: 'replicas', reason: String(error) }, 'publisher not closed cleanly'))
     }
   }
@@ -187,12 +191,52 @@ export class ReplicaLink implements BookingListener {
     if (publisher === null || this.#closed) return
     const events = this.#outgoing
     this.#outgoing = []
+    this.#tellEarlier(events)
     const size = this.#isBatched ? activeSequenceBatchMax : 1
     for (let start = 0; start < events.length; start += size) {
       const batch = events.slice(start, start + size)
       publisher.publish(this.#isBatched ? encodeActiveSequenceBatch(batch) : encodeActiveSequence(batch[0] as ActiveSequenceEvent))
       this.#sequence += 1n
     }
+  }
+
+  // ---- Routers of earlier releases -----------------------------------------------------------------------------------------
+
+  #hearEarlier({ publisherId, sequence, payload }: EventEnvelope): void {
+    const { clock, stats, log } = this.#parts
+    if (this.#earlier !== null && this.#earlier !== 'opening' && publisherId === this.#earlier.publisherId) return
+    try {
+      const isNews = this.#peers.applyEarlier(publisherId, sequence, decodeActiveSequences(payload), this.#blockSize, clock.nowMs())
+      if (isNews && this.#earlier === null) void this.#openEarlier()
+    } catch (error) {
+      if (!(error instanceof WireError)) throw error
+      stats.malformed += 1
+      log.debug({ stage: 'replicas', reason: error.message }, 'event not readable')
+    }
+  }
+
+  /** Begins with what stands. */
+  async #openEarlier(): Promise<void> {
+    const { plane, endpoint, log, clock } = this.#parts
+    this.#earlier = 'opening'
+    try {
+      const publisher = await plane.publisher(componentScope(endpoint), activeSequencesTopic)
+      if (this.#closed) return void publisher.close().catch(() => {})
+      this.#earlier = publisher
+      log.info({ stage: 'replicas' }, 'a router of an earlier release shares its load: it is told ours at the scope of the component')
+      // Where subscribers connect to publishers, they need a moment to find this one.
+      clock.setTimer(plane.kind === 'zmq' ? 500 : 0, () => this.#tellEarlier(this.#own.parts(Infinity, Infinity).flat()))
+    } catch (error) {
+      this.#earlier = null
+      log.error({ stage: 'replicas', reason: (error as Error).message }, 'bookings cannot be shared with a router of an earlier release: no publisher')
+    }
+  }
+
+  /** One event per message. */
+  #tellEarlier(events: readonly ActiveSequenceEvent[]): void {
+    const publisher = this.#earlier
+    if (publisher === null || publisher === 'opening' || this.#closed) return
+    for (const event of events) publisher.publish(encodeActiveSequence(event))
   }
 
   // ---- Replicas of this router ---------------------------------------------------------------------------------------------
