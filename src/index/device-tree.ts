@@ -88,7 +88,8 @@ export class DeviceTree {
       const known = store.coverage(edge, slot) - after
       const next = this.#names.give(slot, following, true, hashes, 0, known)
       const appended = store.append(edge, slot, locals, hashes, same)
-      this.#names.give(slot, next === 0 ? appended : next, false, hashes, known, count - known)
+      if (next === 0) this.#names.giveNew(slot, appended, hashes, known, count - known)
+      else this.#names.give(slot, next, false, hashes, known, count - known)
     } else {
       this.#storeBelow(slot, rest > 0 ? store.split(edge, after) : edge, hashes, locals, 0)
     }
@@ -133,7 +134,7 @@ export class DeviceTree {
       if (child === 0) {
         const leaf = edge !== store.root && edges[edge * E.stride + E.internal] === 0 && store.owners.has(edges[edge * E.stride + E.full]!, slot)
         const first = leaf ? store.append(edge, slot, locals, hashes, from) : store.addLeaf(edge, slot, locals, hashes, from)
-        this.#names.give(slot, first, false, hashes, from, count - from)
+        this.#names.giveNew(slot, first, hashes, from, count - from)
         return
       }
       const common = this.#commonLocals(child, locals, from)
@@ -162,23 +163,23 @@ export class DeviceTree {
   removed(slot: number, hashes: HashList): ApplyStatus {
     const count = hashes.length >>> 1
     if (this.#resolved.length < count) this.#resolved = new Uint32Array(2 * count)
+    if (!this.#names.hasAny(slot)) return this.#removedByRule(slot, hashes, count)
     const resolved = this.#resolved
     let status: ApplyStatus = 'ok'
     for (let i = 0; i < count; i += 1) {
       resolved[i] = this.#names.resolve(slot, hashes[2 * i]! | 0, hashes[2 * i + 1]! | 0)
       if (resolved[i] === 0) status = 'block_not_found'
     }
-    const again = this.#names.hasAny(slot)
     for (let i = 0; i < count; i += 1) {
-      const id = this.#stillKnown(slot, hashes, i, again)
+      const id = this.#stillKnown(slot, hashes, i)
       if (id === 0) continue
       const edge = this.#store.blocks.ints[id * B.stride + B.edge]!
       let first = id
-      if (again) this.#names.forgetName(slot, hashes[2 * i]! | 0, hashes[2 * i + 1]! | 0)
+      this.#names.forgetName(slot, hashes[2 * i]! | 0, hashes[2 * i + 1]! | 0)
       for (; i + 1 < count; i += 1) {
-        const next = this.#stillKnown(slot, hashes, i + 1, again)
+        const next = this.#stillKnown(slot, hashes, i + 1)
         if (next === 0 || this.#store.blocks.ints[next * B.stride + B.edge] !== edge) break
-        if (again) this.#names.forgetName(slot, hashes[2 * i + 2]! | 0, hashes[2 * i + 3]! | 0)
+        this.#names.forgetName(slot, hashes[2 * i + 2]! | 0, hashes[2 * i + 3]! | 0)
         if (this.#store.offsetOf(next) < this.#store.offsetOf(first)) first = next
       }
       this.#uncover(slot, edge, first)
@@ -187,10 +188,47 @@ export class DeviceTree {
   }
 
   /** The block of the event's hash `i` if the event has not made the rank forget it so far, else 0. */
-  #stillKnown(slot: number, hashes: HashList, i: number, again: boolean): number {
-    if (again) return this.#names.resolve(slot, hashes[2 * i]! | 0, hashes[2 * i + 1]! | 0)
-    const id = this.#resolved[i]!
-    return id !== 0 && this.#store.covers(slot, id) ? id : 0
+  #stillKnown(slot: number, hashes: HashList, i: number): number {
+    return this.#names.resolve(slot, hashes[2 * i]! | 0, hashes[2 * i + 1]! | 0)
+  }
+
+  /** For a rank without names of its own. Events mostly remove runs of one edge: what the edge says is kept from block to block. */
+  #removedByRule(slot: number, hashes: HashList, count: number): ApplyStatus {
+    const store = this.#store
+    const resolved = this.#resolved
+    const blocks = store.blocks.ints
+    let status: ApplyStatus = 'ok'
+    let edge = 0
+    let end = 0
+    for (let i = 0; i < count; i += 1) {
+      let id = store.firstNamed(hashes[2 * i]! | 0, hashes[2 * i + 1]! | 0)
+      for (; id !== 0; id = store.nextNamed(id)) {
+        const base = id * B.stride
+        if (blocks[base + B.edge] !== edge) {
+          edge = blocks[base + B.edge]!
+          end = store.coveredDepth(edge, slot)
+        }
+        if (blocks[base + B.depth]! < end) break
+      }
+      resolved[i] = id
+      if (id === 0) status = 'block_not_found'
+    }
+    for (let i = 0; i < count;) {
+      const id = resolved[i]!
+      i += 1
+      if (id === 0 || blocks[id * B.stride + B.edge] === 0) continue
+      edge = blocks[id * B.stride + B.edge]!
+      end = store.coveredDepth(edge, slot)
+      if (blocks[id * B.stride + B.depth]! >= end) continue
+      let first = id
+      for (; i < count; i += 1) {
+        const base = resolved[i]! * B.stride
+        if (base === 0 || blocks[base + B.edge] !== edge) break
+        if (blocks[base + B.depth]! < blocks[first * B.stride + B.depth]!) first = resolved[i]!
+      }
+      this.#uncover(slot, edge, first)
+    }
+    return status
   }
 
   /** The rank keeps only what lies before `first` on this edge. */

@@ -63,28 +63,35 @@ export class HashTable {
     return ids === undefined ? 0 : ids[passed ? 0 : ids.indexOf(id) + 1] ?? 0
   }
 
-  /** Adds an id, which is not 0, under a hash. Errors: RangeError when memory is refused; `reserve` prevents it. */
-  insert(id: number, hash: number): void {
-    const segment = this.#directory[hash & this.#mask]!
-    const count = this.#infos[segment]! & 0xffff
-    if (count >= splitAbove && this.#split(segment, hash)) return this.insert(id, hash)
-    if (count >= slotMask) {
-      const ids = this.#overflow.get(hash)
-      if (ids === undefined) this.#overflow.set(hash, [id])
-      else ids.push(id)
-      return
-    }
-    this.#place(segment, id, hash)
-  }
-
-  #place(segment: number, id: number, hash: number): void {
+  /**
+   * Adds an id, which is not 0, under a hash. Returns an id that was there under the same hash, or 0.
+   * Errors: RangeError when memory is refused; `reserve` prevents it.
+   */
+  insert(id: number, hash: number): number {
+    let segment = this.#directory[hash & this.#mask]!
+    while ((this.#infos[segment]! & 0xffff) >= splitAbove && this.#split(segment, hash)) segment = this.#directory[hash & this.#mask]!
+    if ((this.#infos[segment]! & 0xffff) >= slotMask) return this.#insertOverflow(id, hash)
     const { ints } = this.#slots
     const base = segment * segmentWords
-    let slot = hash >>> slotShift
-    while (ints[base + 2 * slot + 1] !== 0) slot = (slot + 1) & slotMask
-    ints[base + 2 * slot] = hash
-    ints[base + 2 * slot + 1] = id
+    let same = 0
+    let at = base + 2 * (hash >>> slotShift)
+    for (let found = ints[at + 1]!; found !== 0; found = ints[at + 1]!) {
+      if (ints[at] === hash) same = found
+      at += 2
+      if (at === base + segmentWords) at = base
+    }
+    ints[at] = hash
+    ints[at + 1] = id
     this.#infos[segment]! += 1
+    return same === 0 && this.#overflow.size > 0 ? this.#overflow.get(hash)?.[0] ?? 0 : same
+  }
+
+  #insertOverflow(id: number, hash: number): number {
+    const same = this.first(hash)
+    const ids = this.#overflow.get(hash)
+    if (ids === undefined) this.#overflow.set(hash, [id])
+    else ids.push(id)
+    return same
   }
 
   /** Takes an entry out; it must be there. */
@@ -139,16 +146,37 @@ export class HashTable {
     }
     const step = 1 << bits
     for (let at = (hash & (step - 1)) | step; at < this.#directory.length; at += 2 * step) this.#directory[at] = added
-    this.#infos[segment] = (bits + 1) << 16
+    this.#infos[segment]! += 1 << 16
     this.#infos[added] = (bits + 1) << 16
-    const { ints } = this.#slots
-    scratch.set(ints.subarray(segment * segmentWords, (segment + 1) * segmentWords))
-    ints.fill(0, segment * segmentWords, (segment + 1) * segmentWords)
-    for (let at = 0; at < segmentWords; at += 2) {
-      const id = scratch[at + 1]!
-      if (id !== 0) this.#place((scratch[at]! & step) === 0 ? segment : added, id, scratch[at]!)
-    }
+    this.#distribute(segment, added, step)
     return true
+  }
+
+  /** Puts the entries of a segment where the hash bit `step` says. They come in the order of their slots, so each goes to the end of those before. */
+  #distribute(segment: number, added: number, step: number): void {
+    const { ints } = this.#slots
+    const base = segment * segmentWords
+    const addedBase = added * segmentWords
+    scratch.set(ints.subarray(base, base + segmentWords))
+    ints.fill(0, base, base + segmentWords)
+    // From a free slot on: no run of entries is cut.
+    let start = 0
+    while (scratch[start + 1] !== 0) start += 2
+    let moved = 0
+    for (let offset = 0; offset < segmentWords; offset += 2) {
+      const from = (start + offset) & (segmentWords - 1)
+      const id = scratch[from + 1]!
+      if (id === 0) continue
+      const hash = scratch[from]!
+      const target = (hash & step) === 0 ? base : addedBase
+      let slot = 2 * (hash >>> slotShift)
+      while (ints[target + slot + 1] !== 0) slot = (slot + 2) & (segmentWords - 1)
+      ints[target + slot] = hash
+      ints[target + slot + 1] = id
+      if (target === addedBase) moved += 1
+    }
+    this.#infos[segment] = (this.#infos[segment]! & ~0xffff) | (this.#infos[segment]! & 0xffff) - moved
+    this.#infos[added]! += moved
   }
 }
 

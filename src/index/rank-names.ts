@@ -84,6 +84,11 @@ export class RankNames {
     return id
   }
 
+  /** As `give`, for blocks that this store has made and so named itself. */
+  giveNew(slot: number, first: number, hashes: Uint32Array, from: number, count: number): void {
+    if (this.hasAny(slot) || this.#store.duplicateNames > 0) this.give(slot, first, false, hashes, from, count)
+  }
+
   /** Whether a rank covers a block and has named it. */
   #holds(slot: number, id: number): boolean {
     const words = this.#store.blocks.ints

@@ -164,6 +164,11 @@ export class TreeStore {
     return words[id * B.stride + B.depth]! - this.edges.ints[edge * E.stride + E.depth]!
   }
 
+  /** Depth of the first block of an edge that a rank does not cover. */
+  coveredDepth(edge: number, slot: number): number {
+    return this.edges.ints[edge * E.stride + E.depth]! + this.coverage(edge, slot)
+  }
+
   /** Whether a rank covers a block. */
   covers(slot: number, id: number): boolean {
     const edge = this.blocks.ints[id * B.stride + B.edge]!
@@ -278,14 +283,18 @@ export class TreeStore {
       blocks[base + B.edge] = edge
       blocks[base + B.depth] = depth + i - from
       const hash = mixHash(low, high, 0)
-      if (this.#matching(this.#names.first(hash), hash, low, high) !== 0) this.duplicateNames += 1
-      this.#names.insert(id, hash)
+      if (this.#names.insert(id, hash) !== 0 && this.#isNamedTwice(hash, low, high)) this.duplicateNames += 1
       if (previous === 0) first = id
       else contents[previous * K.stride + K.next] = id
       previous = id
     }
     this.#lastNew = previous
     return first
+  }
+
+  #isNamedTwice(hash: number, low: number, high: number): boolean {
+    const first = this.#matching(this.#names.first(hash), hash, low, high)
+    return this.#matching(this.#names.after(first, hash), hash, low, high) !== 0
   }
 
   /** Full ranks but `except` become cut at `length`, because the edge is about to grow. */
