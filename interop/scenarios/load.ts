@@ -11,6 +11,8 @@ import { seeded, type Scenario } from '../scenario.ts'
 
 type Stage = 'prefill' | 'decode'
 
+const componentOf = (stage: Stage): string => (stage === 'prefill' ? 'prefill' : 'backend')
+
 interface LoadWorker {
   readonly process: Managed
   readonly stage: Stage
@@ -32,7 +34,7 @@ class Pools {
   readonly #deployment: Deployment
   readonly #random: () => number
   readonly #workers: LoadWorker[] = []
-  readonly counts = { added: 0, killed: 0, stopped: 0, left: 0 }
+  readonly counts = { mockers: 0, added: 0, killed: 0, stopped: 0, left: 0 }
   #next = 0
 
   constructor(deployment: Deployment, random: () => number) {
@@ -40,20 +42,30 @@ class Pools {
     this.#random = random
   }
 
-  /** Resolves when it is in discovery. */
+  /** Resolves when it is in discovery. Two of four are real mockers. */
   async add(stage: Stage): Promise<void> {
-    const label = `${stage}-${this.#next++}`
-    const component = stage === 'prefill' ? 'prefill' : 'backend'
-    const before = new Set(this.#ids(component))
-    const process = this.#deployment.warmpath(label, [
-      'worker', '--role', stage, '--endpoint', `dynamo.${component}.generate`, '--model-path', this.#deployment.dynamo.modelPath, '--model-name', 'tiny',
-      '--decode-ms-per-token', 80, '--decode-ms-per-sequence', 0, '--prefill-ms-per-token', 0.02, '--max-num-seqs', 512,
-    ], { DYN_LOG: 'warn', DYN_SYSTEM_PORT: '-1' })
+    const number = this.#next++
+    const isReal = number % 4 >= 2
+    const label = `${stage}-${number}`
+    const before = new Set(this.#ids(componentOf(stage)))
+    const process = isReal ? this.#mocker(label, stage) : this.#worker(label, stage)
+    if (isReal) this.counts.mockers += 1
     await until(`${label} is there`, () => {
       if (process.child.exitCode !== null) throw new Error(`${label} ended: ${process.log().slice(-800)}`)
-      return this.#ids(component).some((id) => !before.has(id))
+      return this.#ids(componentOf(stage)).some((id) => !before.has(id))
     }, 60_000)
     this.#workers.push({ process, stage, state: 'running' })
+  }
+
+  #mocker(label: string, stage: Stage): Managed {
+    return this.#deployment.mocker(label, ['--disaggregation-mode', stage, '--endpoint', `dyn://dynamo.${componentOf(stage)}.generate`, '--max-num-seqs', 512, '--speedup-ratio', stage === 'prefill' ? 10 : 1], { DYN_LOG: 'warn' })
+  }
+
+  #worker(label: string, stage: Stage): Managed {
+    return this.#deployment.warmpath(label, [
+      'worker', '--role', stage, '--endpoint', `dynamo.${componentOf(stage)}.generate`, '--model-path', this.#deployment.dynamo.modelPath, '--model-name', 'tiny',
+      '--decode-ms-per-token', 80, '--decode-ms-per-sequence', 0, '--prefill-ms-per-token', 0.02, '--max-num-seqs', 512,
+    ], { DYN_LOG: 'warn', DYN_SYSTEM_PORT: '-1' })
   }
 
   #ids(component: string): string[] {
@@ -143,9 +155,8 @@ async function load(deployment: Deployment, { seconds, streams, changeMs }: Load
   const pools = new Pools(deployment, random)
   for (let index = 0; index < workersMin; index += 1) for (const stage of ['prefill', 'decode'] as const) await pools.add(stage)
   const port = await freePort()
-  const frontend = deployment.warmpath('frontend', [
-    'frontend', '--http-port', port, '--http-host', '127.0.0.1', '--migration-limit', 10, '--retry-limit', 10, '--first-output-timeout', 5, '--output-timeout', 4,
-  ], { DYN_LOG: 'warn' })
+  // As it comes: its own limits of retries, migrations and time.
+  const frontend = deployment.warmpath('frontend', ['frontend', '--http-port', port, '--http-host', '127.0.0.1'], { DYN_LOG: 'warn' })
   const metrics = async (): Promise<string> => (await request(`http://127.0.0.1:${port}/metrics`)).body.text()
   await until('the model is listed', async () => {
     if (frontend.child.exitCode !== null) throw new Error(frontend.log().slice(-1500))
@@ -169,6 +180,7 @@ async function load(deployment: Deployment, { seconds, streams, changeMs }: Load
     return total(text, 'warmpath_active_requests') === 0 && total(text, 'warmpath_bookings_entries') === 0 ? text : null
   }, 30_000)
   report(outcomes, pools, settled, seconds)
+  assert.doesNotMatch(frontend.log(), /worker refused/, 'all workers are of one pool')
   assert.deepEqual(outcomes.faults.slice(0, 5), [], `${outcomes.faults.length} of ${outcomes.done} requests`)
   assert.ok(outcomes.done >= streams)
   assert.ok(pools.counts.killed + pools.counts.stopped > 0, 'workers were killed or stopped')

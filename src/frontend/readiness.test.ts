@@ -128,6 +128,11 @@ test('a worker with another card is refused by name of what differs, and the fir
   assert.deepEqual(entriesOf(dead), ['dynamo/aggregated'], 'a dead one holds no place')
 })
 
+test('prefill workers with and without the older mark of their role are one pool', () => {
+  const [pool] = evaluate([decode(1), prefill(2), prefill(3, { modelType: 'Prefill' })]).namespaces.get('dynamo')?.pools.filter(({ kind }) => kind === 'prefill') ?? []
+  assert.deepEqual([pool?.workers.length, pool?.refused], [2, []])
+})
+
 test('a model of prefill workers only is unknown to clients; one that had decode workers is not', () => {
   assert.equal(evaluate([prefill(1)]).hadSurface, false)
   assert.equal(evaluate([prefill(1)], usual, evaluate([decode(2), prefill(1)])).hadSurface, true)

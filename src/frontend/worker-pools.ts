@@ -57,7 +57,8 @@ export const poolKeyOf = (card: ModelCard): string => `${card.namespace}/${kindO
 export function traitsOf(card: ModelCard): CardTraits {
   const traits = new Map<string, string>()
   for (const file of cardFiles(card.raw)) traits.set(file.section, file.checksum === '' ? file.path : file.checksum)
-  traits.set('model_type', card.modelType.join(' | '))
+  // `Prefill` is the older way to say what `worker_type` says.
+  traits.set('model_type', card.modelType.filter((type) => type !== 'Prefill').join(' | '))
   traits.set('model_input', card.modelInput ?? 'Tokens')
   traits.set('context_length', String(card.contextLength ?? 0))
   traits.set('kv_cache_block_size', String(card.blockSize ?? 0))
