@@ -7,6 +7,7 @@ import { churnScenarios } from './churn.ts'
 import { combinationScenarios } from './combinations.ts'
 import { conditionalScenarios } from './conditional.ts'
 import { disaggScenarios } from './disagg.ts'
+import { durableScenarios } from './durable.ts'
 import { endpointScenarios } from './endpoints.ts'
 import { equalityScenarios } from './equality.ts'
 import { etcdScenarios } from './etcd.ts'
@@ -18,6 +19,7 @@ import { loadScenarios } from './load.ts'
 import { modeScenarios } from './modes.ts'
 import { parserScenarios } from './parsers.ts'
 import { planeScenarios } from './planes.ts'
+import { policyScenarios } from './policies.ts'
 import { queueScenarios } from './queue.ts'
 import { replicaScenarios } from './replicas.ts'
 import { rowScenarios } from './rows.ts'
@@ -26,5 +28,5 @@ import { kubernetesScenarios } from './kubernetes.ts'
 import { vllmScenarios } from './vllm.ts'
 
 export const scenarios: readonly Scenario[] = [
-  ...endpointScenarios, ...failureScenarios, ...equalityScenarios, ...chainScenarios, ...disaggScenarios, ...combinationScenarios, ...conditionalScenarios, ...captureScenarios, ...frontendScenarios, ...modeScenarios, ...rowScenarios, ...apiScenarios, ...parserScenarios, ...globalRouterScenarios, ...etcdScenarios, ...churnScenarios, ...loadScenarios, ...queueScenarios, ...replicaScenarios, ...sdkScenarios, ...planeScenarios, ...generationScenarios, ...kubernetesScenarios, ...vllmScenarios,
+  ...endpointScenarios, ...failureScenarios, ...equalityScenarios, ...chainScenarios, ...disaggScenarios, ...combinationScenarios, ...conditionalScenarios, ...captureScenarios, ...frontendScenarios, ...modeScenarios, ...rowScenarios, ...apiScenarios, ...parserScenarios, ...globalRouterScenarios, ...etcdScenarios, ...churnScenarios, ...loadScenarios, ...queueScenarios, ...policyScenarios, ...replicaScenarios, ...sdkScenarios, ...planeScenarios, ...generationScenarios, ...durableScenarios, ...kubernetesScenarios, ...vllmScenarios,
 ]
