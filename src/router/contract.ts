@@ -9,6 +9,7 @@ import type { WorkerDescription, WorkerId, WorkerRank, WorkerRole } from '../mod
 import type { SharedHits } from '../model/shared-cache.ts'
 import type { Clock, Random, SharedCache } from '../ports.ts'
 import type { Bookings } from './bookings.ts'
+import type { RankBlocks } from './rank-blocks.ts'
 import type { RemoteOverlap } from './remote-overlap.ts'
 import type { QueueListener, QueueReport, QueueSettings } from './admission.ts'
 import type { PolicyPlaces } from '../policies/policy-slot.ts'
@@ -136,6 +137,8 @@ export interface Router {
   applyEvent(event: RouterEvent): ApplyStatus
   /** Forgets all blocks of a rank (recovery, source gone). */
   resetRank(rank: WorkerRank): void
+  /** Blocks of a rank, whole: to be kept elsewhere, and to be put back. */
+  readonly rankBlocks: Pick<RankBlocks, 'dump' | 'assume' | 'isApproximate'>
   /** Whether a rank is fed by its events or by routing decisions (approximate). */
   setIndexMode(rank: WorkerRank, mode: 'events' | 'approximate'): void
 

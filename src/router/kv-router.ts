@@ -33,6 +33,7 @@ import { resolvePin } from './pin.ts'
 import { PoolIndex, type IndexMode } from './pool-index.ts'
 import { parksRequests } from '../queue/policy-profile.ts'
 import { PromptHasher } from './prompt-hasher.ts'
+import { RankBlocks } from './rank-blocks.ts'
 import { RankReports, type ProjectedLoad } from './rank-reports.ts'
 import { allOverloaded, duplicateRequest, nonFiniteCost, noneEligible, noWorkers, pinMissing, refusal } from './refusals.ts'
 import { WorkerDirectory } from './worker-directory.ts'
@@ -50,6 +51,7 @@ export class KvRouter implements Router {
   readonly #loads: ActiveSequences
   readonly #overload: OverloadWatch
   readonly bookings: Bookings
+  readonly rankBlocks: RankBlocks
   readonly #hasher: PromptHasher
   readonly #selection = new Selection()
   readonly #scores: OverlapScores = createOverlapScores(16)
@@ -73,6 +75,7 @@ export class KvRouter implements Router {
     this.#settings = settings
     this.#ports = ports
     this.#index = new PoolIndex(settings, ports.remoteOverlap === undefined ? null : { overlap: ports.remoteOverlap, directory: this.#directory })
+    this.rankBlocks = new RankBlocks(this.#index, this.#directory)
     this.#loads = new ActiveSequences({ expiryMs: 1000 * settings.activeRequestExpirySeconds, ...durationsOf(settings) })
     this.#overload = new OverloadWatch(this.#loads, {
       decodeBlocks: settings.activeDecodeBlocksThreshold,
@@ -173,14 +176,12 @@ export class KvRouter implements Router {
     if (residencyDomain === 'cache_owner' || residencyDomain === 'unsupported') return 'unsupported_residency_domain'
     const slot = this.#directory.slotOf(event.workerId, event.dpRank)
     if (slot < 0 || !this.settings.useKvEvents) return 'invalid_block'
-    // Who sends events needs no guesses.
-    if (this.#index.isApproximate(slot)) this.#setMode(slot, 'events')
+    if (this.#index.isApproximate(slot)) this.#setMode(slot, 'events') // Who sends events needs no guesses.
     return this.#index.apply(slot, event.storageTier, data)
   }
 
   resetRank(rank: WorkerRank): void {
-    const slot = this.#directory.slotOf(rank.workerId, rank.dpRank)
-    if (slot >= 0) this.#index.clear(slot)
+    this.rankBlocks.reset(rank)
   }
 
   setIndexMode(rank: WorkerRank, mode: IndexMode): void {
@@ -189,8 +190,7 @@ export class KvRouter implements Router {
   }
 
   #setMode(slot: RankSlot, mode: IndexMode): void {
-    if (!this.#index.setMode(slot, mode)) return
-    this.#ports.listener?.onIndexMode?.(this.#directory.rankOf(slot), mode)
+    if (this.#index.setMode(slot, mode)) this.#ports.listener?.onIndexMode?.(this.#directory.rankOf(slot), mode)
   }
 
   // ---- Decisions -----------------------------------------------------------------------------------------------------------
@@ -329,7 +329,7 @@ export class KvRouter implements Router {
     const trackedBlocks = settings.trackActiveBlocks ? blockCount : 0
     const shares = trackedBlocks > 0 && (request.override?.assumeKvReuse ?? settings.assumeKvReuse)
     const looksUp = this.#mode === null && (this.#scoring.readsCaches || this.#index.approximateCount > 0)
-    const local = blockCount > 0 && (looksUp || shares) ? this.#hasher.local(request) : noHashes
+    const local = blockCount > 0 && (looksUp || shares) ? this.#hasher.local(request, shares) : noHashes
     const { sharedCache } = this.#ports
     return {
       local,

@@ -59,6 +59,7 @@ export class PoolIndex {
   readonly #remote: { readonly overlap: RemoteOverlap; readonly directory: WorkerDirectory } | null
   /** Assumed blocks given up because there were more than `maxTreeSize`. */
   prunedCount = 0
+  #restored = 0
 
   /** `remote`: what another index found, instead of what this one would. */
   constructor(settings: PoolIndexSettings, remote: { readonly overlap: RemoteOverlap; readonly directory: WorkerDirectory } | null = null) {
@@ -173,6 +174,17 @@ export class PoolIndex {
     if (this.#bound === null) return
     this.#growing?.end(requestId)
     this.#bound.release(requestId)
+  }
+
+  /** Blocks of a prompt that was routed to an approximate rank at `sinceMs`, by a router before this one. */
+  assume(slot: RankSlot, local: HashList, sequence: HashList, sinceMs: number): boolean {
+    if (this.#bound?.has(slot) !== true) return this.#main.record(slot, local, sequence, sinceMs) === 'ok'
+    this.#restored += 1
+    const requestId = `restored ${this.#restored}`
+    if (this.#main.apply(slot, 'device', storedOf(null, local, sequence)) !== 'ok') return false
+    this.#bound.lease(requestId, slot, sequence, 0)
+    this.#bound.release(requestId)
+    return true
   }
 
   /** Forgets all blocks of a rank, reported and assumed. */

@@ -3,7 +3,9 @@
  * and loads that feed it. A pool has one endpoint, or several whose workers serve the same.
  */
 import { AffinityTable, type AffinityRules } from '../affinity/affinity-table.ts'
+import type { RouterEvent } from '../model/kv-event.ts'
 import type { WorkerId } from '../model/worker.ts'
+import type { DurableEvents, DurableSink } from '../dynamo/durable/durable-events.ts'
 import type { Clock, Discovery, EndpointId, EventPlane, InstanceRecord, Log, Random, RequestPlaneClient } from '../ports.ts'
 import type { Router } from '../router/contract.ts'
 import type { ModelCard } from '../dynamo/cards/model-card.ts'
@@ -42,6 +44,8 @@ export interface RoutedPoolParts {
   createRouter(facts: PoolFacts): Router
   /** How sessions are bound to workers of this pool; null or left out: not. Asked when the router is made. */
   affinityOf?(facts: PoolFacts): AffinityRules | null
+  /** Follows durable KV events of an endpoint's component; null or left out: not. */
+  durableEvents?: ((endpoint: EndpointId, sink: DurableSink) => DurableEvents) | null
   /** Instances that may be used; left out: all. Call `recheck` when its answers have changed. */
   accepts?(instance: KnownInstance): boolean
 }
@@ -57,6 +61,7 @@ interface Member {
   readonly follower: KvStateFollower | null
   readonly loads: LoadEventsFollower | null
   readonly replicas: MemberReplicas | null
+  readonly durable: DurableEvents | null
 }
 
 /** How long a worker may be without a card before the log says that it is refused. */
@@ -101,6 +106,7 @@ export class RoutedPool {
       onWorker: (worker) => {
         const member = this.#memberOf(worker.workerId)
         member?.follower?.upsertWorker(worker)
+        member?.durable?.workerKnown(worker.workerId)
         member?.replicas?.workerAdded(worker.workerId)
         this.onWorker?.()
       },
@@ -182,9 +188,9 @@ export class RoutedPool {
     }
   }
 
-  #followEvents(endpoint: EndpointId): Pick<Member, 'follower' | 'loads' | 'replicas'> {
+  #followEvents(endpoint: EndpointId): Pick<Member, 'follower' | 'loads' | 'replicas' | 'durable'> {
     const { discovery, eventPlane, options, client, clock, log, random } = this.#parts
-    if (eventPlane === null) return { follower: null, loads: null, replicas: null }
+    if (eventPlane === null) return { follower: null, loads: null, replicas: null, durable: null }
     const follower = options.useKvEvents && this.remote === null ? createKvStateFollower({
       endpoint, discovery, plane: eventPlane, client, clock, random, log, limits: { graceMs: options.kvEventGraceMs },
       sink: {
@@ -203,12 +209,45 @@ export class RoutedPool {
         ...(replicas === null ? {} : { sequences: (envelope, events) => replicas.bookings.apply(envelope, events) }),
       },
     })
-    return { follower, loads, replicas }
+    const durable = follower === null ? null : this.#parts.durableEvents?.(endpoint, this.#durableSink(endpoint, follower)) ?? null
+    return { follower, loads, replicas, durable }
+  }
+
+  #durableSink(endpoint: EndpointId, follower: KvStateFollower): DurableSink {
+    const key = endpointPrefix(endpoint)
+    return {
+      apply: (event) => follower.applyDurable(event),
+      hasWorkers: () => (this.router?.workerCount ?? 0) > 0,
+      hasOldestWorker: () => [...(this.#members.get(key)?.directory.instances() ?? [])].some(({ card }) => card !== null && !card.declaresRole),
+      dump: () => this.#dumpDurable(follower),
+    }
+  }
+
+  *#dumpDurable(follower: KvStateFollower): Iterable<readonly RouterEvent[]> {
+    for (const rank of follower.durableRanks()) {
+      const blocks = this.router?.rankBlocks.dump(rank) ?? []
+      yield blocks.filter(({ tier }) => tier === 'device').map(({ tier, data }) => ({ ...rank, storageTier: tier, residencyDomain: 'absent' as const, eventId: 0n, data }))
+    }
   }
 
   /** Resolves when what stood in discovery at the start is known. */
   get firstSync(): Promise<void> {
     return this.directory?.firstSync ?? Promise.resolve()
+  }
+
+  /** Begins with durable events, and resolves when their state of before is known. Errors: those of `DurableEvents.start`. */
+  async startDurable(signal: AbortSignal): Promise<void> {
+    await Promise.all([...this.#members.values()].map(({ durable }) => durable?.start(signal)))
+  }
+
+  /** Of the first endpoint. */
+  get durable(): DurableEvents | null {
+    return this.#members.get(endpointPrefix(this.endpoint))?.durable ?? null
+  }
+
+  /** Before discovery and NATS are closed. Errors: none. */
+  async endDurable(): Promise<void> {
+    await Promise.all([...this.#members.values()].map(({ durable }) => durable?.close()))
   }
 
   /** Bookings expire, and workers without a card are named; call every second. */

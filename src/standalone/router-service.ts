@@ -16,7 +16,9 @@ import type { PoolFacts } from './pool.ts'
 import { answerOnce, bestWorker, chosen, explanationAnswer, overlapAnswer, queryOf, withOverlap } from './query-endpoints.ts'
 import type { RequestObserver } from '../model/request-observer.ts'
 import { ServedIndex } from '../replicas/served-index.ts'
-import { RoutedPool } from './routed-pool.ts'
+import { RoutedPool, type RoutedPoolParts } from './routed-pool.ts'
+import type { DurableEvents, DurableSink } from '../dynamo/durable/durable-events.ts'
+import { peerEndpoint } from '../dynamo/durable/router-peers.ts'
 import { RoutedGenerate, type RoutedGenerateOptions } from './routed-generate.ts'
 
 export interface StandaloneRouterOptions extends RoutedGenerateOptions {
@@ -62,6 +64,8 @@ export interface StandaloneRouterParts {
   /** Wraps each served endpoint, for request-plane metrics. */
   readonly measured: (endpoint: string, handler: RequestHandler) => RequestHandler
   createRouter(facts: PoolFacts): Router
+  /** Follows durable KV events; `transport`: an address of this process. Null or left out: not. */
+  durableEvents?: ((endpoint: EndpointId, transport: ServedEndpoint['transport'], sink: DurableSink) => DurableEvents) | null
   /** For the prefill stage: without active block tracking. */
   createPrefillRouter(facts: PoolFacts): Router
   /** How sessions are bound in the prefill stage, which a card may say. */
@@ -91,7 +95,7 @@ export class StandaloneRouter {
     const { options, discovery, client, eventPlane, clock, random, log } = parts
     this.workers = new RoutedPool({
       endpoint: options.workers, discovery, client, eventPlane, clock, random, log, options,
-      createRouter: (facts) => parts.createRouter(facts),
+      createRouter: (facts) => parts.createRouter(facts), durableEvents: this.#durableOf(),
       affinityOf: () => options.sessionAffinity,
     })
     this.generate = new RoutedGenerate({ pool: this.workers, prefillPool: () => this.#usablePrefill(), needsBootstrap: () => this.#needsBootstrap, onHandOver: (kind) => { this.#needsBootstrap ||= kind === 'bootstrap' }, client, clock, random, log, observer: parts.observer, options })
@@ -99,7 +103,7 @@ export class StandaloneRouter {
     if (options.prefillWorkers !== null) {
       const prefill = new RoutedPool({
         endpoint: options.prefillWorkers, discovery, client, eventPlane, clock, random, log, options,
-        createRouter: (facts) => parts.createPrefillRouter(facts),
+        createRouter: (facts) => parts.createPrefillRouter(facts), durableEvents: this.#durableOf(),
         affinityOf: (facts) => parts.prefillAffinity(facts),
       })
       prefill.onGone = (workerId) => this.generate.instanceGone(prefill, workerId)
@@ -109,6 +113,18 @@ export class StandaloneRouter {
     this.#indexes = options.serveIndexer !== true ? [] : [this.workers, ...(this.prefill === null ? [] : [this.prefill])].map((pool) => new ServedIndex({
       ...parts, workers: pool.endpoint, codec: options.codec, isApproximate: !options.useKvEvents, router: () => pool.router, modelName: () => pool.pool.facts?.modelName ?? null,
     }))
+  }
+
+  /** Peers look for a record under the workers' component; what it names is never called. */
+  #durableOf(): NonNullable<RoutedPoolParts['durableEvents']> | null {
+    const { durableEvents, server, discovery } = this.#parts
+    if (durableEvents === undefined || durableEvents === null) return null
+    return (endpoint, sink) => {
+      const served = server.serve(peerEndpoint(endpoint), discovery.instanceId, (_request, response) => response.fail({
+        class: 'Unavailable', reason: 'backend.unavailable', message: 'this endpoint is a sign of life and takes no requests',
+      }))
+      return durableEvents(endpoint, served.transport, sink)
+    }
   }
 
   #usablePrefill(): RoutedPool | null {
@@ -131,6 +147,7 @@ export class StandaloneRouter {
     this.workers.start()
     this.prefill?.start()
     await Promise.all([this.workers.firstSync, this.prefill?.firstSync])
+    await Promise.all([this.workers.startDurable(signal), this.prefill?.startDurable(signal)])
     await this.#enoughWorkers(signal)
     this.#serve('generate', (request, response) => this.generate.handle(request, response))
     this.#serve('best_worker_id', (request, response) => withOverlap(this.workers.remote, request, () => answerOnce(request, response, (value) => {
@@ -178,6 +195,7 @@ export class StandaloneRouter {
       })
     }
     this.#timer?.cancel()
+    await Promise.all([this.workers.endDurable(), this.prefill?.endDurable()])
     this.workers.close()
     this.prefill?.close()
     await this.#parts.eventPlane?.close()

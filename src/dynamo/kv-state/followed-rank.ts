@@ -43,6 +43,8 @@ export class FollowedRank {
   /** Those with a record of their own, by publisher. */
   readonly sources = new Map<bigint, EventSource>()
   #older: EventSource | null = null
+  /** Durable events have come, and no source of its own. */
+  #isDurable = false
   readonly #context: RankContext
   #isExpected = false
   #publishesKvEvents: boolean | null = null
@@ -98,9 +100,26 @@ export class FollowedRank {
     this.#detach()
     // Known from its events alone.
     if (this.#older?.recoveryTarget === null) this.#older = null
+    this.#isDurable = false
     this.#mode = 'events'
     this.#grace?.cancel()
     this.#grace = null
+  }
+
+  /** Fed by durable events. */
+  get isDurable(): boolean {
+    return this.#isDurable
+  }
+
+  /** A durable event; it counts where the rank has no source of its own. False: it has one. */
+  onDurable(event: RouterEvent): boolean {
+    if (this.sourceCount > 0) return false
+    this.#isDurable = true
+    this.#grace?.cancel()
+    this.#grace = null
+    this.#setMode('events', 'durable events were found')
+    this.#context.apply(event)
+    return true
   }
 
   /** How many sources claim the rank. */
@@ -178,6 +197,7 @@ export class FollowedRank {
     if (this.#mode === 'events') context.reset(rank)
     else this.#setMode('events', 'a single event source was found')
     this.#active = source
+    this.#isDurable = false
     this.#cursor = new RankCursor({
       rank, stats: context.cursorStats, canRecover: source.recoveryTarget !== null,
       effects: {
@@ -200,6 +220,7 @@ export class FollowedRank {
   #awaitSource(): void {
     this.#grace?.cancel()
     this.#grace = null
+    if (this.#isDurable) return
     if (this.#publishesKvEvents === false) return this.#setMode('approximate', 'its card says that it publishes no KV events')
     const { graceMs } = this.#context
     this.#grace = this.#context.clock.setTimer(this.sources.size > 1 ? Math.min(graceMs, ambiguousMsMax) : graceMs, () => {

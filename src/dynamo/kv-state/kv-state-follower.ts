@@ -70,6 +70,10 @@ export interface KvStateFollower {
   upsertWorker(worker: WorkerDescription): void
   /** A worker is gone; the sink must have dropped it. */
   removeWorker(workerId: WorkerId): void
+  /** A durable event. `unknown`: its rank is not known yet; `refused`: the rank has a source of its own. */
+  applyDurable(event: RouterEvent): 'applied' | 'unknown' | 'refused'
+  /** Ranks that are fed by durable events. */
+  durableRanks(): readonly WorkerRank[]
   /** Counters and gauges as of now. */
   stats(): KvStateStats
   /** The recoveries that run or wait. */
@@ -170,6 +174,16 @@ class Follower implements KvStateFollower {
     this.#workers.delete(workerId)
     this.#approximateLogged.delete(workerId)
     for (let dpRank = worker.dpStart; dpRank < worker.dpStart + worker.dpSize; dpRank += 1) this.#forget({ workerId, dpRank })
+  }
+
+  applyDurable(event: RouterEvent): 'applied' | 'unknown' | 'refused' {
+    const rank = this.#ranks.get(rankKey(event))
+    if (rank === undefined || !rank.isExpected) return 'unknown'
+    return rank.onDurable(event) ? 'applied' : 'refused'
+  }
+
+  durableRanks(): readonly WorkerRank[] {
+    return [...this.#ranks.values()].filter((rank) => rank.isDurable).map(({ rank }) => rank)
   }
 
   stats(): KvStateStats {

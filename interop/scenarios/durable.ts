@@ -1,0 +1,206 @@
+/** KV events in JetStream: ours beside real routers of 1.1 and 1.3, which take over from each other. */
+import assert from 'node:assert/strict'
+import { connect } from '@nats-io/transport-node'
+import { jetstreamManager } from '@nats-io/jetstream'
+import { generateRequest, until, type Deployment, type Driver, type Managed } from '../deployment.ts'
+import type { OlderVersion } from '../dynamo-venv.ts'
+import { randomTokens, routerEndpoint, seeded, workerOf, type OverlapAnswer, type Scenario } from '../scenario.ts'
+import { etcdEnv, natsEnv } from './planes.ts'
+
+type Env = NodeJS.ProcessEnv
+
+const target = ['--endpoint', 'dynamo.backend.generate', '--router-block-size', '16'] as const
+const stream = 'namespace-dynamo-component-backend-kv-events'
+const bucketStream = 'OBJ_namespace-dynamo-component-backend-radix-bucket'
+const durable = (threshold: number): string[] => ['--router-durable-kv-events', '--router-snapshot-threshold', `${threshold}`]
+
+const planes = async (deployment: Deployment): Promise<Env> => ({ ...await etcdEnv(deployment), ...await natsEnv(deployment), DYN_EVENT_PLANE: 'nats' })
+
+/** What JetStream holds, asked directly. */
+class Server {
+  readonly #connection: Awaited<ReturnType<typeof connect>>
+  readonly #manager: Awaited<ReturnType<typeof jetstreamManager>>
+
+  private constructor(connection: Awaited<ReturnType<typeof connect>>, manager: Awaited<ReturnType<typeof jetstreamManager>>) {
+    this.#connection = connection
+    this.#manager = manager
+  }
+
+  static async at(env: Env): Promise<Server> {
+    const connection = await connect({ servers: env['NATS_SERVER'] as string })
+    return new Server(connection, await jetstreamManager(connection))
+  }
+
+  async messages(name: string = stream): Promise<number> {
+    return this.#manager.streams.info(name).then(({ state }) => state.messages, () => 0)
+  }
+
+  async firstSequence(): Promise<number> {
+    return (await this.#manager.streams.info(stream)).state.first_seq
+  }
+
+  async consumers(): Promise<string[]> {
+    const names: string[] = []
+    try {
+      for await (const { name } of this.#manager.consumers.list(stream)) names.push(name)
+    } catch (error) {
+      if (!/not found/.test((error as Error).message)) throw error
+    }
+    return names.sort()
+  }
+
+  async addConsumer(name: string): Promise<void> {
+    await this.#manager.consumers.add(stream, { durable_name: name })
+  }
+
+  close(): Promise<void> {
+    return this.#connection.close()
+  }
+}
+
+async function withServer(env: Env, run: (server: Server) => Promise<void>): Promise<void> {
+  const server = await Server.at(env)
+  try {
+    await run(server)
+  } finally {
+    await server.close()
+  }
+}
+
+const rows = async (driver: Driver, tokens: readonly number[], endpoint: string): Promise<Map<bigint, number>> => {
+  const answer = (await driver.call(endpoint, { token_ids: tokens })).outputs[0] as OverlapAnswer | undefined
+  return new Map(answer?.workers.map((row) => [BigInt(row.worker_id), row.device_blocks]))
+}
+
+/** Prompts of 2 to 6 blocks, half of them with a common start. */
+function prompts(seed: number, count: number): number[][] {
+  const random = seeded(seed)
+  const root = randomTokens(random, 32)
+  return Array.from({ length: count }, (_, index) => [...(index % 2 === 0 ? root : []), 499 - index, ...randomTokens(random, 15 + 16 * (1 + Math.floor(random() * 4)))])
+}
+
+interface Sent {
+  readonly tokens: readonly number[]
+  readonly worker: bigint
+}
+
+/** Sends each prompt to a worker, in turns. */
+async function fill(driver: Driver, workers: readonly bigint[], tokenLists: readonly (readonly number[])[]): Promise<Sent[]> {
+  const sent: Sent[] = []
+  for (const [index, tokens] of tokenLists.entries()) {
+    const worker = workers[index % workers.length] as bigint
+    const { error } = await driver.call('dynamo.backend.generate', generateRequest(tokens, { stop_conditions: { max_tokens: 1 } }), { instance: worker })
+    assert.equal(error, null)
+    sent.push({ tokens, worker })
+  }
+  return sent
+}
+
+/** Our index says of every prompt that its worker holds it whole. */
+const holdsAll = async (driver: Driver, sent: readonly Sent[], endpoint: string = routerEndpoint.overlapScores): Promise<boolean> => {
+  for (const { tokens, worker } of sent) if ((await rows(driver, tokens, endpoint)).get(worker) !== Math.floor(tokens.length / 16)) return false
+  return true
+}
+
+/** Workers in durable mode; gives their ids. */
+async function startWorkers(deployment: Deployment, version: OlderVersion, env: Env, driver: Driver): Promise<bigint[]> {
+  deployment.olderMocker(version, 'mockers', ['--num-workers', 2, '--durable-kv-events'], env)
+  return until('both workers are there', async () => {
+    const ids = await driver.instances('dynamo.backend.generate')
+    return ids.length === 2 && ids
+  }, 60_000)
+}
+
+const realRouter = (deployment: Deployment, version: OlderVersion, label: string, threshold: number, env: Env, more: readonly string[] = []): Managed =>
+  deployment.olderModule(version, label, 'dynamo.router', ['--endpoint', 'dynamo.backend.generate', '--router-block-size', '16', ...durable(threshold), ...more], { ...env, DYN_LOG: 'debug' })
+
+/** What a router of 1.1 holds of a prompt, per worker: it tells in its log alone, while it chooses. */
+async function cachedAt(router: Managed, driver: Driver, tokens: readonly number[]): Promise<Map<bigint, number>> {
+  const from = router.log().length
+  await driver.call(routerEndpoint.bestWorkerId, tokens)
+  const formula = /Formula for worker_id=(\d+) .*with (\d+) cached blocks/g
+  const found = (): Map<bigint, number> => new Map(Array.from(router.log().slice(from).matchAll(formula), ([, id, blocks]) => [BigInt(id as string), Number(blocks)]))
+  return until('the router of 1.1 tells what it holds', () => (found().size === 2 ? found() : null), 5000)
+}
+
+/** A real router holds what the workers hold. */
+async function theirsHoldsAll(version: OlderVersion, router: Managed, driver: Driver, sent: readonly Sent[]): Promise<boolean> {
+  if (version === '1.3.1') return holdsAll(driver, sent)
+  if ((await driver.instances(routerEndpoint.bestWorkerId)).length === 0) return false
+  for (const { tokens, worker } of sent) if ((await cachedAt(router, driver, tokens)).get(worker) !== Math.floor(tokens.length / 16)) return false
+  return true
+}
+
+/** A real router snapshots and dies; ours starts from what it left. Then ours snapshots, and a real one starts from ours. */
+async function takesOver(deployment: Deployment, version: OlderVersion): Promise<void> {
+  const env = await planes(deployment)
+  const driver = await deployment.driver(env)
+  const workers = await startWorkers(deployment, version, env, driver)
+  await withServer(env, async (server) => {
+    const theirs = realRouter(deployment, version, 'theirs', 5, env)
+    await until('the real router consumes', async () => (await server.consumers()).length === 1, 60_000)
+    const sent = await fill(driver, workers, prompts(7, 16))
+    await until('it has made a snapshot and purged the stream', async () => (await server.messages(bucketStream)) > 0 && (await server.messages()) <= 5, 30_000)
+    await until('the real router holds what the workers hold', () => theirsHoldsAll(version, theirs, driver, sent), 20_000)
+    deployment.signal(theirs, 'SIGKILL')
+    await theirs.exited
+
+    const ours = deployment.warmpath('ours', ['router', ...target, ...durable(5)], env)
+    await until('ours holds what the workers hold', () => holdsAll(driver, sent), 60_000)
+    const before = await server.firstSequence()
+    assert.match(ours.log(), new RegExp(`snapshot of the durable KV events was read.*layout="?${version.slice(0, 3)}`))
+    assert.doesNotMatch(ours.log(), /indexed approximately/)
+    // The dead router's consumer goes with its record, and holds nothing back any longer.
+    await until('only our consumer is left', async () => (await server.consumers()).length === 1, 30_000)
+    sent.push(...await fill(driver, workers, prompts(8, 16)))
+    await until('ours has made a snapshot and purged the stream', async () => (await server.firstSequence()) > before && (await server.messages()) <= 5, 30_000)
+    await until('ours holds it all', () => holdsAll(driver, sent))
+    assert.equal(await deployment.stop(ours), 0)
+    assert.deepEqual(await server.consumers(), [], 'our consumer went with us')
+
+    const again = realRouter(deployment, version, 'theirs-again', 1_000_000, env)
+    await until('the real router, from our snapshot, holds what the workers hold', () => theirsHoldsAll(version, again, driver, sent), 60_000)
+  })
+}
+
+/** Two of ours on one stream: one dies, its consumer is removed, the other goes on; a third starts from the snapshot; reset empties all. */
+async function share(deployment: Deployment): Promise<void> {
+  const env = await planes(deployment)
+  const driver = await deployment.driver(env)
+  const workers = await startWorkers(deployment, '1.3.1', env, driver)
+  await withServer(env, async (server) => {
+    const start = (label: string, more: readonly string[] = durable(5)): Managed => deployment.warmpath(label, ['router', ...target, '--component', label, ...more], env)
+    const overlapAt = (label: string): string => `dynamo.${label}.get_overlap_scores`
+    const one = start('one')
+    const two = start('two')
+    await until('both consume', async () => (await server.consumers()).length === 2, 60_000)
+    await server.addConsumer('12345')
+    const sent = await fill(driver, workers, prompts(17, 20))
+    for (const label of ['one', 'two']) await until(`${label} holds all`, () => holdsAll(driver, sent, overlapAt(label)), 30_000)
+    deployment.signal(one, 'SIGKILL')
+    await until('its consumer is removed', async () => (await server.consumers()).filter((name) => name !== '12345').length === 1, 30_000)
+    start('three')
+    await until('three holds all', () => holdsAll(driver, sent, overlapAt('three')), 30_000)
+    await until('a consumer without a router is removed at the start', async () => !(await server.consumers()).includes('12345'), 10_000)
+    sent.push(...await fill(driver, workers, prompts(18, 12)))
+    for (const label of ['two', 'three']) await until(`${label} follows`, () => holdsAll(driver, sent, overlapAt(label)), 30_000)
+    await until('the stream is cut', async () => (await server.messages()) <= 5, 30_000)
+
+    const four = start('four', [...durable(1_000_000), '--router-reset-states'])
+    await until('four serves', () => four.log().includes('Registered endpoint'), 30_000)
+    assert.deepEqual([await server.messages(), await server.messages(bucketStream)], [0, 0])
+    for (const { tokens } of sent) assert.deepEqual([...(await rows(driver, tokens, overlapAt('four'))).values()], [0, 0])
+    assert.ok(await holdsAll(driver, sent, overlapAt('two')), 'those that run keep what they know')
+    const fresh = await fill(driver, workers, prompts(19, 4))
+    for (const label of ['two', 'four']) await until(`${label} follows on`, () => holdsAll(driver, fresh, overlapAt(label)), 30_000)
+    assert.equal(await deployment.stop(two), 0)
+    const { outputs } = await driver.call('dynamo.four.generate', generateRequest(fresh[0]?.tokens ?? []))
+    assert.equal(workerOf(outputs), fresh[0]?.worker)
+  })
+}
+
+export const durableScenarios: readonly Scenario[] = [
+  { name: 'durable-takeover-1.1', older: ['1.1.1'], timeoutSeconds: 200, run: (deployment) => takesOver(deployment, '1.1.1') },
+  { name: 'durable-takeover-1.3', older: ['1.3.1'], timeoutSeconds: 200, run: (deployment) => takesOver(deployment, '1.3.1') },
+  { name: 'durable-share', older: ['1.3.1'], timeoutSeconds: 200, run: share },
+]

@@ -1,0 +1,29 @@
+/** Durable KV events of the router's pools, from its options. */
+import { DurableEvents } from '../dynamo/durable/durable-events.ts'
+import { NoJetStreamError } from '../dynamo/durable/jetstream-store.ts'
+import type { NatsLink } from '../dynamo/nats/nats-link.ts'
+import type { ParsedConfig } from '../config/parse-command.ts'
+import { UsageError } from '../config/usage-error.ts'
+import type { StandaloneRouterParts } from '../standalone/router-service.ts'
+import type { Clock, Discovery, Log, Random } from '../ports.ts'
+
+interface DurableParts {
+  readonly link: NatsLink
+  readonly discovery: Discovery
+  readonly clock: Clock
+  readonly random: Random
+  readonly log: Log
+}
+
+/** Null: they are not asked for. */
+export function durableEventsOf({ values }: ParsedConfig<'router'>, parts: DurableParts): NonNullable<StandaloneRouterParts['durableEvents']> | null {
+  if (!values.durableKvEvents) return null
+  const options = { snapshotThreshold: values.snapshotThreshold, resetStates: values.resetStates, maxAgeSeconds: values.streamMaxAgeSeconds }
+  return (endpoint, transport, sink) => new DurableEvents({ ...parts, endpoint, transport, sink, options })
+}
+
+/** What a failed start means for whoever started us. */
+export function durableStartError(error: unknown, link: NatsLink): unknown {
+  if (!(error instanceof NoJetStreamError)) return error
+  return new UsageError(`--router-durable-kv-events: the NATS server at ${link.servers} has no JetStream (${error.message}); start nats-server with -js, or leave the option out and give --state-dir, which keeps a snapshot on disk`)
+}
