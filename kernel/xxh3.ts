@@ -46,7 +46,7 @@ function fold(a: u64, b: u64): u64 {
   const low = aLow * bLow
   const middle = aHigh * bLow + (low >> 32)
   const middle2 = aLow * bHigh + (middle & 0xffffffff)
-  return (a * b) ^ (aHigh * bHigh + (middle >> 32) + (middle2 >> 32))
+  return ((middle2 << 32) | (low & 0xffffffff)) ^ (aHigh * bHigh + (middle >> 32) + (middle2 >> 32))
 }
 
 // @ts-ignore: decorator
@@ -229,5 +229,35 @@ export function chainHashes(local: usize, count: u32, seedLow: u32, seedHigh: u3
   for (; local < end; local += 8, out += 8) {
     previous = hash9To16(previous, load<u64>(local), 16, seed)
     store<u64>(out, previous)
+  }
+}
+
+/**
+ * `hashWindows` of windows of 17 to 128 bytes and `chainHashes` in one pass, written from `out` and from `chain` on. A link of
+ * the chain waits for the one before; hashing the next window meanwhile costs next to nothing.
+ * `resume` 0: the chain begins with the first window's hash; else it goes on from the hash at `chain - 8`.
+ */
+export function hashAndChain(
+  input: usize, count: u32, stride: usize, length: usize, seedLow: u32, seedHigh: u32, out: usize, chainLow: u32, chainHigh: u32, chain: usize, resume: u32,
+): void {
+  if (count === 0) return
+  const seed = join(seedLow, seedHigh)
+  const chainSeed = join(chainLow, chainHigh)
+  const end = out + (<usize>count << 3)
+  let previous: u64
+  if (resume !== 0) previous = load<u64>(chain - 8)
+  else {
+    previous = hash17To128(input, length, seed)
+    store<u64>(out, previous)
+    store<u64>(chain, previous)
+    out += 8
+    chain += 8
+    input += stride
+  }
+  for (; out < end; out += 8, chain += 8, input += stride) {
+    const local = hash17To128(input, length, seed)
+    store<u64>(out, local)
+    previous = hash9To16(previous, local, 16, chainSeed)
+    store<u64>(chain, previous)
   }
 }

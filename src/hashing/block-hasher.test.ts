@@ -107,6 +107,17 @@ test('prompts longer than a portion hash as their pieces do', () => {
   assert.throws(() => hasher.localHashes(tokens, { blockSize: -1, seed: 0n }), RangeError)
 })
 
+test('one pass over a prompt gives the hashes of two', () => {
+  fc.assert(fc.property(fc.uint32Array({ maxLength: 500 }), fc.integer({ min: 0, max: 40 }), fc.boolean(), u64, u64, (tokens, blockSize, isEagle, seed, chainSeed) => {
+    const hasher = sharedHasher()
+    const local = hasher.localHashes(tokens, { blockSize, isEagle, seed })
+    assert.deepEqual(hasher.promptHashes(tokens, { blockSize, isEagle, seed }, chainSeed), { local, sequence: hasher.sequenceHashes(local, chainSeed) })
+  }))
+  const long = Uint32Array.from({ length: 300_001 }, (_, index) => index)
+  const local = localBlockHashes(long, { blockSize: 16 })
+  assert.deepEqual(sharedHasher().promptHashes(long, { blockSize: 16, seed: publicSeed }), { local, sequence: sequenceHashes(local) })
+})
+
 test('the committed kernel bytes are what the source compiles to', async (t) => {
   if (!existsSync(join(repoRoot, 'kernel', 'node_modules', 'assemblyscript'))) {
     t.diagnostic('not compared: the compiler is not installed (npm ci in kernel/)')

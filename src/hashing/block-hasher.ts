@@ -22,10 +22,20 @@ export interface WindowOptions {
   readonly blockMmInfos?: readonly (BlockMmInfo | null)[] | null | undefined
 }
 
+/** Both are the caller's. */
+export interface PromptHashes {
+  readonly local: HashList
+  readonly sequence: HashList
+}
+
 interface Kernel {
   readonly memory: { readonly buffer: ArrayBuffer; grow(pages: number): number }
   scratchBase(): number
   hashWindows(input: number, count: number, stride: number, length: number, seedLow: number, seedHigh: number, out: number): void
+  hashAndChain(
+    input: number, count: number, stride: number, length: number, seedLow: number, seedHigh: number, out: number,
+    chainLow: number, chainHigh: number, chain: number, resume: number,
+  ): void
   chainHashes(local: number, count: number, seedLow: number, seedHigh: number, out: number, resume: number): void
 }
 
@@ -143,6 +153,28 @@ export class BlockHasher {
       hashes.set(this.#words.subarray(at, at + size), done)
     }
     return hashes
+  }
+
+  /**
+   * Local hashes of a prompt and, from them, the chain with `chainSeed`: the same as `localHashes` and then `sequenceHashes`,
+   * at little more than the cost of the first. Errors: as `localHashes`.
+   */
+  promptHashes(tokens: Uint32Array, options: WindowOptions, chainSeed: bigint = publicSeed): PromptHashes {
+    const { blockSize, seed, blockMmInfos } = options
+    const window = blockSize + (options.isEagle === true ? 1 : 0)
+    const count = blockCountOf(tokens.length, options)
+    if (count === 0 || window < 5 || window > 32 || (blockMmInfos !== undefined && blockMmInfos !== null) || blockSize * count > portionWords) {
+      const local = this.localHashes(tokens, options)
+      return { local, sequence: this.sequenceHashes(local, chainSeed) }
+    }
+    const words = (count - 1) * blockSize + window
+    const out = this.#outAfter(4 * words, 16 * count)
+    this.#words.set(words === tokens.length ? tokens : tokens.subarray(0, words), this.#base >>> 2)
+    const chain = out + 8 * count
+    this.#kernel.hashAndChain(
+      this.#base, count, 4 * blockSize, 4 * window, low32(seed), high32(seed), out, low32(chainSeed), high32(chainSeed), chain, 0,
+    )
+    return { local: this.#words.slice(out >>> 2, chain >>> 2), sequence: this.#words.slice(chain >>> 2, (chain >>> 2) + 2 * count) }
   }
 
   /** A block's window followed by its objects' hashes, ascending, duplicates kept. */

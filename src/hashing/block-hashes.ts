@@ -1,7 +1,7 @@
 /** Local and sequence hashes of prompts, with the salts of Dynamo. Source: router-algorithm 1.1 to 1.3. */
 import type { HashList } from '../model/hash-list.ts'
 import type { BlockMmInfo } from '../model/kv-event.ts'
-import { publicSeed, sharedHasher } from './block-hasher.ts'
+import { publicSeed, sharedHasher, type PromptHashes } from './block-hasher.ts'
 
 /** What a prompt's hashes depend on besides its tokens. Empty strings are as absent. */
 export interface Salt {
@@ -41,6 +41,12 @@ export function saltSeed(salt: Salt): bigint {
 /** Local block hashes of a prompt's complete blocks. The result is the caller's. */
 export const localBlockHashes = (tokens: Uint32Array, options: BlockHashOptions): HashList =>
   sharedHasher().localHashes(tokens, {
+    blockSize: options.blockSize, isEagle: options.isEagle === true, seed: saltSeed(options), blockMmInfos: options.blockMmInfos,
+  })
+
+/** Local and public sequence hashes of a prompt's complete blocks, in one pass. */
+export const promptHashes = (tokens: Uint32Array, options: BlockHashOptions): PromptHashes =>
+  sharedHasher().promptHashes(tokens, {
     blockSize: options.blockSize, isEagle: options.isEagle === true, seed: saltSeed(options), blockMmInfos: options.blockMmInfos,
   })
 

@@ -39,6 +39,22 @@ function commonBlocks(left: HashList, right: HashList, rightFrom: number): numbe
   return word >>> 1
 }
 
+/** The end of a list to keep: without a copy unless most of the list would be kept for it in vain. */
+const keptFrom = (sequence: HashList, word: number): HashList => word === 0 ? sequence : 2 * word <= sequence.length ? sequence.subarray(word) : sequence.slice(word)
+
+/** Below it, sums of whole numbers are exact in any order. */
+const exactMax = 2 ** 52
+
+/** Adds `weight` to a rank's sum `times` times, rounding each time, as the original does. */
+function addEach(weights: Float64Array, slot: RankSlot, weight: number, times: number): void {
+  const sum = weights[slot]!
+  if ((weight === 1 || weight === -1) && Math.floor(sum) === sum && Math.abs(sum) < exactMax) {
+    weights[slot] = sum + weight * times
+    return
+  }
+  for (let left = times; left > 0; left -= 1) weights[slot]! += weight
+}
+
 /** Live prompt prefixes per rank. Bounds: `blocksMax` blocks. Cost: 8 bytes per block, about 120 per edge and 60 per hold. */
 export class PathTree {
   readonly #blocksMax: number
@@ -88,13 +104,13 @@ export class PathTree {
     return this.#blockCount + blocks <= this.#blocksMax
   }
 
-  /** Adds one user of a path on a rank; new blocks weigh 1. Returns the hold at its end, or `noHold` for an empty path. */
+  /** Adds one user of a path on a rank; new blocks weigh 1. The list is kept and must not change. Returns the hold at its end, or `noHold` for an empty path. */
   acquire(slot: RankSlot, sequence: HashList): number {
     let parent = root
     let hold = noHold
     for (let word = 0; word < sequence.length;) {
       let edge = this.#findEdge(parent, sequence[word]!, sequence[word + 1]!)
-      if (edge < 0) edge = this.#makeEdge(parent, sequence.slice(word))
+      if (edge < 0) edge = this.#makeEdge(parent, keptFrom(sequence, word))
       else {
         const common = commonBlocks(this.#edgeBlocks[edge]!, sequence, word)
         if (common < hashCount(this.#edgeBlocks[edge]!)) edge = this.#split(edge, common)
@@ -117,7 +133,7 @@ export class PathTree {
       if (users === 0) {
         const weight = this.#holdWeight[hold]!
         // Block by block: the sum must round as the original's does.
-        for (let block = hashCount(this.#edgeBlocks[edge]!); block > 0; block -= 1) this.weights[slot]! -= weight
+        addEach(this.weights, slot, -weight, hashCount(this.#edgeBlocks[edge]!))
         this.#dropHold(hold)
       }
       hold = above === root ? noHold : this.#findHold(above, slot)
@@ -254,7 +270,7 @@ export class PathTree {
     }
     const hold = this.#makeHold(edge, slot)
     const blocks = hashCount(this.#edgeBlocks[edge]!)
-    for (let block = blocks; block > 0; block -= 1) this.weights[slot]! += 1
+    addEach(this.weights, slot, 1, blocks)
     this.#blockCount += blocks
     return hold
   }

@@ -1,6 +1,6 @@
 /** Hashes of one request's prompt: for the overlap look-up, for load tracking and for the approximate index. */
 import { blockCountOf } from '../hashing/block-hasher.ts'
-import { localBlockHashes, sequenceHashes } from '../hashing/block-hashes.ts'
+import { localBlockHashes, promptHashes, sequenceHashes } from '../hashing/block-hashes.ts'
 import { createTrackingHasher } from '../hashing/tracking-hash.ts'
 import type { TrackingHasher } from '../hashing/tracking-hash.ts'
 import type { HashList } from '../model/hash-list.ts'
@@ -13,6 +13,8 @@ const modelsMax = 256
 export class PromptHasher {
   readonly #settings: RouterSettings
   readonly #byModel = new Map<string, TrackingHasher>()
+  /** The chain of the prompt hashed last, and the local hashes that it belongs to. */
+  #chained: { readonly local: HashList; readonly sequence: HashList } | null = null
 
   constructor(settings: RouterSettings) {
     this.#settings = settings
@@ -25,15 +27,17 @@ export class PromptHasher {
     return blockCountOf(tokenCount, this.#settings)
   }
 
-  /** Public local hashes, by which the index is asked. */
-  local(prompt: OverlapQuery): HashList {
-    return localBlockHashes(prompt.tokens, this.#options(prompt))
+  /** Public local hashes, by which the index is asked. `isTracked`: `tracking` is asked next. */
+  local(prompt: OverlapQuery, isTracked = false): HashList {
+    if (!isTracked || this.#settings.tracking.mode !== 'public-xxh3-v1') return localBlockHashes(prompt.tokens, this.#options(prompt))
+    this.#chained = promptHashes(prompt.tokens, this.#options(prompt))
+    return this.#chained.local
   }
 
   /** Identities of the prompt's blocks for load tracking. `local`: its public local hashes. */
   tracking(prompt: OverlapQuery, model: string, local: HashList): HashList {
     const { tracking } = this.#settings
-    if (tracking.mode === 'public-xxh3-v1') return sequenceHashes(local)
+    if (tracking.mode === 'public-xxh3-v1') return this.#takeChain(local) ?? sequenceHashes(local)
     let hasher = this.#byModel.get(model)
     if (hasher === undefined) {
       if (this.#byModel.size >= modelsMax) this.#byModel.clear()
@@ -41,6 +45,12 @@ export class PromptHasher {
       this.#byModel.set(model, hasher)
     }
     return hasher.hash(prompt.tokens, this.#options(prompt), local)
+  }
+
+  #takeChain(local: HashList): HashList | null {
+    const chained = this.#chained
+    this.#chained = null
+    return chained !== null && chained.local === local ? chained.sequence : null
   }
 
   /** Public sequence hashes: the block names of the approximate index. */
