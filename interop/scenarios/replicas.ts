@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict'
 import { setTimeout as delay } from 'node:timers/promises'
 import { freePort, generateRequest, until, type Deployment, type Driver, type Managed } from '../deployment.ts'
+import type { OlderVersion } from '../dynamo-venv.ts'
 import { randomTokens, routerEndpoint, seeded, workerOf, type OverlapAnswer, type Scenario } from '../scenario.ts'
 import { httpPortOf } from './equality.ts'
 import { startNats } from './planes.ts'
@@ -186,6 +187,27 @@ async function sharesIndex(deployment: Deployment): Promise<void> {
   await stays('router', home)
 }
 
+/** A router of an earlier release over the same workers: its load is ours too, it is told ours, and its death ends its bookings. */
+async function sharesWithOlder(deployment: Deployment, version: OlderVersion, env: NodeJS.ProcessEnv): Promise<void> {
+  deployment.mocker('mockers', ['--num-workers', 2, '--num-gpu-blocks-override', 4096, '--speedup-ratio', 0.3], env)
+  await deployment.registered('dynamo/backend/generate', 2, undefined, 'mdc')
+  const router = await ours(deployment, 'ours-a', sync, env)
+  const older = deployment.olderModule(version, 'older', 'dynamo.router', [...sync], env)
+  await deployment.registered('dynamo/router/generate', 1, older)
+  const driver = await deployment.driver(env)
+  await knows(driver, 'ours-a', 2)
+  const total = async (): Promise<number> => [...(await counted(router)).values()].reduce((sum, requests) => sum + requests, 0)
+  const running = Array.from({ length: 6 }, () => driver.call('dynamo.router.generate',
+    generateRequest(randomTokens(random, 64), { stop_conditions: { max_tokens: 100_000, ignore_eos: true } }), { timeoutSeconds: 60, quiet: true }).catch(() => undefined))
+  await until('ours counts what the older router carries', async () => await total() === 6, 15_000)
+  await until('and speaks to it', () => router.process.log().includes('a router of an earlier release shares its load'))
+  await until('its bookings end with it', async () => {
+    if (older.child.exitCode === null) deployment.signal(older, 'SIGKILL')
+    return await total() === 0
+  }, 40_000)
+  await Promise.all(running)
+}
+
 async function natsEnv(deployment: Deployment): Promise<NodeJS.ProcessEnv> {
   const port = await freePort()
   await startNats(deployment, port)
@@ -193,6 +215,9 @@ async function natsEnv(deployment: Deployment): Promise<NodeJS.ProcessEnv> {
 }
 
 export const replicaScenarios: readonly Scenario[] = [
+  ...(['1.1.1', '1.3.1'] as const).map((version): Scenario => ({
+    name: `replicas-older-${version}`, older: [version], timeoutSeconds: 150, run: async (deployment) => sharesWithOlder(deployment, version, await natsEnv(deployment)),
+  })),
   { name: 'replicas-newcomer-and-death', timeoutSeconds: 150, run: learnsAndForgets },
   { name: 'replicas-served-index', timeoutSeconds: 150, run: sharesIndex },
   { name: 'replicas-rolling-restart', timeoutSeconds: 150, run: rollingRestart },
