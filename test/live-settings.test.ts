@@ -93,6 +93,8 @@ test('the explanation shows which policy decided, and its scores', async () => {
   assert.deepEqual([explained['worker_id'], explained['choice'], explained['policy']], [workers[1].id, 'policy', { name: 'own', decided: true, why: null, score: 0 }])
   const scores = new Map((explained['candidates'] as { worker_id: bigint; policy_score: number }[]).map((each) => [each.worker_id, each.policy_score]))
   assert.deepEqual([scores.get(workers[0].id), scores.get(workers[1].id)], [1, 0])
+  await ask()
+  assert.ok(small.lines.some((line) => /Selected worker .*policy=own policy_score=0/.test(line)))
 })
 
 test('a shadow policy under load changes nothing and is told of', async () => {

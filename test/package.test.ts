@@ -76,7 +76,9 @@ test('the workers of the README serve a model in two stages, and drain', async (
 
 test('the types hold for a TypeScript project', () => {
   copyFileSync(join(repoRoot, 'examples', 'embed.mjs'), join(project, 'typed.mts'))
-  writeFileSync(join(project, 'tsconfig.json'), JSON.stringify({ compilerOptions: { module: 'nodenext', target: 'es2023', lib: ['es2023', 'dom'], strict: true, noEmit: true, types: [] }, files: ['typed.mts', 'paths.mts', 'workers.mts'] }))
+  writeFileSync(join(project, 'tsconfig.json'), JSON.stringify({ compilerOptions: { module: 'nodenext', target: 'es2023', lib: ['es2023', 'dom'], strict: true, noEmit: true, types: [] }, files: ['typed.mts', 'paths.mts', 'workers.mts', 'policy.mts', 'policy-readme.mts'] }))
+  copyFileSync(join(repoRoot, 'examples', 'policy.ts'), join(project, 'policy.mts'))
+  writeFileSync(join(project, 'policy-readme.mts'), /```ts\n(import \{ costPolicy[^`]*)```/.exec(readFileSync(join(repoRoot, 'README.md'), 'utf8'))?.[1] ?? 'no such program')
   writeFileSync(join(project, 'workers.mts'), `declare const process: { readonly argv: readonly string[] }\n${readFileSync(join(repoRoot, 'examples', 'disagg-workers.mjs'), 'utf8')}`)
   writeFileSync(join(project, 'paths.mts'), "import { localBlockHashes } from 'warmpath/hashing'\nimport * as worker from 'warmpath/worker'\nexport const count: number = localBlockHashes(new Uint32Array(32), { blockSize: 16 }).length\nexport { worker }\n")
   const child = spawnSync(join(repoRoot, 'node_modules', '.bin', 'tsc'), ['-p', project, '--skipLibCheck', 'true'], { cwd: project, encoding: 'utf8' })

@@ -1,14 +1,18 @@
 /** One file that a policy comes from: read at the start, and anew when it changes. What cannot be used then leaves the old policy in force. */
-import { statSync, unwatchFile, watchFile } from 'node:fs'
+import { stat } from 'node:fs/promises'
 import type { Policy } from '../policies/contract.ts'
 import type { PolicySlot } from '../policies/policy-slot.ts'
 import type { Log } from '../ports.ts'
 import { loadPolicy } from './load-policy.ts'
 
-/** Between two looks at a file; links as config maps are mounted by are followed. */
-const lookMs = 250
-/** A file counts once it has been still for this long. */
-const stillMs = 100
+/** Between two looks at a file; links as config maps are mounted by are followed. A change counts once it has been still for one look. */
+const lookMs = 200
+
+/** A policy and what its file looked like before it was read. */
+export interface ReadPolicy {
+  readonly policy: Policy
+  readonly stamp: string
+}
 
 /** What a place has come to. */
 export interface PolicyFileStatus {
@@ -29,8 +33,12 @@ export class PolicyFile {
   #file: string | null = null
   #refused: string | null = null
   #timer: NodeJS.Timeout | null = null
+  /** Of what was read last, and of a change that may not be complete. */
+  #stamp = ''
+  #pending = ''
   /** Changes when the file does, so that what was begun before counts no more. */
   #turn = 0
+  #isLooking = false
 
   constructor(slot: PolicySlot, log: Log) {
     this.slot = slot
@@ -47,10 +55,12 @@ export class PolicyFile {
   }
 
   /** A policy for `take`; nothing changes yet. Errors: `PolicyFileError`, counted. */
-  async read(file: string | null): Promise<Policy | null> {
+  async read(file: string | null): Promise<ReadPolicy | null> {
     if (file === null) return null
+    // Taken before: a change in between is seen at the next look.
+    const stamp = await stampOf(file)
     try {
-      return await loadPolicy(file)
+      return { policy: await loadPolicy(file), stamp }
     } catch (error) {
       this.counts.refused += 1
       if (file === this.#file) this.#refused = (error as Error).message
@@ -59,18 +69,18 @@ export class PolicyFile {
   }
 
   /** In force from the next decision on, and followed. Null: the built-in policy decides again. */
-  take(file: string | null, policy: Policy | null): void {
+  take(file: string | null, read: ReadPolicy | null): void {
     this.#turn += 1
-    if (file !== this.#file) {
-      this.#unwatch()
-      this.#file = file
-      if (file !== null) watchFile(file, { interval: lookMs, persistent: false }, this.#onChange)
-    }
+    this.#file = file
+    this.#stamp = read?.stamp ?? ''
+    this.#pending = this.#stamp
     this.#refused = null
-    this.slot.load(policy)
-    if (policy === null) return
+    this.slot.load(read?.policy ?? null)
+    if (file === null || read === null) return this.#unwatch()
+    this.#timer ??= setInterval(() => { void this.#look() }, lookMs).unref()
     this.counts.loaded += 1
-    this.#log.info({ stage: 'policy', reason: policy.name }, `${this.#option} ${file}: the policy ${policy.name} is in force${this.slot.place === 'shadow' ? ' beside the one that decides' : ''}`)
+    const { name } = read.policy
+    this.#log.info({ stage: 'policy', reason: name }, `${this.#option} ${file}: the policy ${name} is in force${this.slot.place === 'shadow' ? ' beside the one that decides' : ''}`)
   }
 
   close(): void {
@@ -80,30 +90,32 @@ export class PolicyFile {
   }
 
   #unwatch(): void {
-    if (this.#timer !== null) clearTimeout(this.#timer)
+    if (this.#timer !== null) clearInterval(this.#timer)
     this.#timer = null
-    if (this.#file !== null) unwatchFile(this.#file, this.#onChange)
   }
 
-  readonly #onChange = (): void => {
-    if (this.#timer !== null) clearTimeout(this.#timer)
-    this.#timer = setTimeout(() => this.#whenStill(stamp(this.#file)), stillMs)
-  }
-
-  /** Whoever writes in several steps is waited for. */
-  #whenStill(before: string): void {
-    this.#timer = null
-    if (stamp(this.#file) === before) {
-      this.#timer = setTimeout(() => { this.#timer = null; if (stamp(this.#file) === before) void this.#reload(); else this.#onChange() }, stillMs)
-    } else this.#onChange()
-  }
-
-  async #reload(): Promise<void> {
-    const file = this.#file
-    const turn = this.#turn
+  async #look(): Promise<void> {
+    const [file, turn] = [this.#file, this.#turn]
+    if (file === null || this.#isLooking) return
+    this.#isLooking = true
     try {
-      const policy = await this.read(file)
-      if (turn === this.#turn) this.take(file, policy)
+      const stamp = await stampOf(file)
+      if (turn !== this.#turn || stamp === this.#stamp) return
+      if (stamp !== this.#pending) {
+        this.#pending = stamp
+        return
+      }
+      this.#stamp = stamp
+      await this.#reload(file, turn)
+    } finally {
+      this.#isLooking = false
+    }
+  }
+
+  async #reload(file: string, turn: number): Promise<void> {
+    try {
+      const read = await this.read(file)
+      if (turn === this.#turn) this.take(file, read)
     } catch (error) {
       if (turn !== this.#turn) return
       const stays = this.slot.policy === null ? 'the built-in policy decides' : `the policy ${this.slot.policy.name} stays in force`
@@ -112,12 +124,12 @@ export class PolicyFile {
   }
 }
 
-/** Size and time of a file as a text; '' when there is none. */
-function stamp(file: string | null): string {
+/** Size, time and identity of a file as a text; 'none' when there is none. Never rejects. */
+async function stampOf(file: string): Promise<string> {
   try {
-    const { mtimeMs, size, ino } = statSync(file ?? '')
+    const { mtimeMs, size, ino } = await stat(file)
     return `${mtimeMs} ${size} ${ino}`
   } catch {
-    return ''
+    return 'none'
   }
 }

@@ -35,11 +35,14 @@ export class PolicyFiles {
    */
   async prepare({ policy = null, shadow = null, budgetUs = defaultBudgetUs }: PolicyPaths, again: boolean): Promise<() => void> {
     const wanted = [[this.live, policy], [this.shadow, shadow]] as const
-    const read = await Promise.all(wanted.map(async ([place, file]) => ({ place, file, isRead: again || file !== place.file, policy: again || file !== place.file ? await place.read(file) : null })))
+    const read = await Promise.all(wanted.map(async ([place, file]) => {
+      const isWanted = again || file !== place.file
+      return { place, file, isWanted, taken: isWanted ? await place.read(file) : null }
+    }))
     return () => {
-      for (const { place, file, isRead, policy: taken } of read) {
+      for (const { place, file, isWanted, taken } of read) {
         place.slot.budgetUs = budgetUs
-        if (isRead && (file !== null || place.file !== null)) place.take(file, taken)
+        if (isWanted && (file !== null || place.file !== null)) place.take(file, taken)
       }
     }
   }

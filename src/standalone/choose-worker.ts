@@ -2,6 +2,7 @@
 import type { Decision, OnDecided, Parked, Refusal } from '../model/decision.ts'
 import type { RoutingRequest } from '../model/routing-request.ts'
 import type { WorkerId } from '../model/worker.ts'
+import type { LogFields } from '../ports.ts'
 import type { GenerateRequest } from '../dynamo/wire/generate-request.ts'
 import { noWorkers } from './refusal-failure.ts'
 import type { RemoteIndex } from '../replicas/remote-index.ts'
@@ -46,6 +47,13 @@ function choose(pool: RoutedPool, choice: Choice, onDecided: OnDecided): Decisio
 /** The choice as of now: books nothing, and does not wait. */
 export function previewWorker(pool: RoutedPool, choice: Choice): Decision | Refusal {
   return pool.router?.select(completed(pool, choice)) ?? noWorkers(choice.request.requestId)
+}
+
+/** For the log: who decided, where a policy of one's own is loaded. */
+export function policyFields({ policy }: Decision): LogFields {
+  if (policy === undefined) return {}
+  if (!policy.decided) return { policy: 'builtin', reason: policy.why }
+  return { policy: policy.name, ...(policy.score === null ? {} : { policy_score: policy.score }) }
 }
 
 const completed = (pool: RoutedPool, { request, excluded }: Choice): RoutingRequest =>

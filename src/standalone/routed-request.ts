@@ -14,7 +14,7 @@ import type { CancelKind, IncomingRequest, ResponseWriter } from '../ports.ts'
 import { decodeGenerateRequest, type EncodedValue, type GenerateRequest, type RequestEdits } from '../dynamo/wire/generate-request.ts'
 import { encodeItem } from '../dynamo/wire/items.ts'
 import { encodeQueryAnswer, transcodeFrame } from '../dynamo/wire/output-frame.ts'
-import { previewWorker, withPolicyClass } from './choose-worker.ts'
+import { policyFields, previewWorker, withPolicyClass } from './choose-worker.ts'
 import { bypassMark } from './conditional-bypass.ts'
 import { decodeConstraint, isBootstrapPool } from './decode-constraint.ts'
 import { DecodeAttempt } from './decode-attempt.ts'
@@ -494,7 +494,7 @@ export class RoutedRequest {
   #logChoice(stage: string, decision: Decision): void {
     this.#parts.log.info({
       request_id: this.request.id, worker_id: decision.workerId.toString(), dp_rank: decision.dpRank, stage, model: this.#generate?.model ?? 'unknown',
-      logit: decision.cost, overlap_blocks: decision.deviceBlocks, attempt: this.#retries + this.#migrations,
+      logit: decision.cost, overlap_blocks: decision.deviceBlocks, attempt: this.#retries + this.#migrations, ...policyFields(decision),
     }, decision.pinned ? 'Selected pinned worker' : 'Selected worker')
   }
 }
