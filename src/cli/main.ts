@@ -15,6 +15,9 @@ const commands: Readonly<Record<CommandName, () => Promise<Run>>> = {
   router: async () => (await import('./router.ts')).runRouter,
   frontend: async () => (await import('./frontend.ts')).runFrontend,
   'global-router': async () => (await import('./global-router.ts')).runGlobalRouter,
+  'select-service': async () => (await import('./select-service.ts')).runSelectService,
+  indexer: async () => (await import('./indexer.ts')).runIndexer,
+  'slot-tracker': async () => (await import('./slot-tracker.ts')).runSlotTracker,
   start: async () => (await import('./start.ts')).runStart,
   worker: async () => (await import('./worker.ts')).runWorker,
 }

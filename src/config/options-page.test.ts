@@ -39,6 +39,8 @@ for (const [command, table] of Object.entries(tables) as [keyof typeof tables, O
   test(`own options of ${command} read WARMPATH_ variables, and Dynamo's read its own`, () => {
     for (const option of Object.values(table)) {
       const [first] = option.env
+      // Flags of Dynamo's services have no variables.
+      if (first === undefined && option.isFlag && option.origin === 'dynamo' && ['select-service', 'indexer', 'slot-tracker'].includes(command)) continue
       assert.ok(first !== undefined, option.name)
       assert.equal(first.startsWith('WARMPATH_'), option.origin === 'warmpath', option.name)
     }

@@ -1,64 +1,31 @@
-/** A thin form of Dynamo's selection service over `KvRouter`: enough to answer the recorded calls. */
-import { localBlockHashes, sequenceHashes } from '../hashing/block-hashes.ts'
-import { hashCount, hashesToBigints } from '../model/hash-list.ts'
+/** The selection service in process, without sockets: calls go to its routes, engine messages to the feeds of its workers. */
+import type { EventSources } from '../services/event-sources.ts'
+import { createFeedStats, EngineFeed } from '../services/engine-feed.ts'
+import { Routes } from '../services/routes.ts'
+import type { Answer } from '../services/answer.ts'
+import { stringifyJson } from '../dynamo/wire/json.ts'
+import { selectionRoutes } from '../services/selection/selection-routes.ts'
+import { readSelectBody } from '../services/selection/select-body.ts'
+import { routingRequestOf, steered } from '../services/selection/selector.ts'
+import { SelectionService } from '../services/selection/selection-service.ts'
+import { ranksOf } from '../services/selection/worker-record.ts'
 import type { Candidate, Decision, Refusal } from '../model/decision.ts'
-import type { RouterConfigOverride, RoutingRequest } from '../model/routing-request.ts'
-import type { WorkerDescription, WorkerRank } from '../model/worker.ts'
-import type { Clock, Random } from '../ports.ts'
+import type { WorkerRank } from '../model/worker.ts'
+import type { Clock, JsonObject, Random } from '../ports.ts'
 import type { RouterSettings } from '../router/contract.ts'
-import { KvRouter } from '../router/kv-router.ts'
-import type { Rows } from './json-compare.ts'
-
-type Integer = number | bigint
 
 export interface RankField {
-  readonly worker_id: Integer
+  readonly worker_id: number | bigint
   readonly dp_rank: number | null
-}
-
-/** Body of a selection, of `/potential_loads` or of `/overlap_scores`. */
-export interface PromptBody {
-  readonly model_name: string
-  readonly routing_group?: string
-  readonly selection_id?: string
-  readonly token_ids: readonly number[]
-  readonly lora_name?: string
-  readonly cache_salt?: string
-  readonly expected_output_tokens?: number
-  readonly advisory?: boolean
-  readonly router_config_override?: { readonly assume_kv_reuse?: boolean; readonly track_prefill_tokens?: boolean } & Readonly<Record<string, unknown>>
-  readonly affinity_target?: RankField
-  readonly pinned_worker?: RankField
-  readonly allowed_worker_ids?: readonly Integer[]
-  readonly routing_constraints?: { readonly required_taints?: readonly string[]; readonly preferred_taints?: Readonly<Record<string, number>> }
-}
-
-export interface WorkerBody {
-  readonly worker_id: Integer
-  readonly model_name?: string
-  readonly routing_group?: string
-  readonly endpoint?: string
-  readonly block_size?: number
-  readonly data_parallel_start_rank?: number
-  readonly data_parallel_size?: number
-  readonly max_num_batched_tokens?: number
-  readonly total_kv_blocks?: number
-  readonly taints?: readonly string[]
-  readonly topology_domains?: Readonly<Record<string, string>>
-}
-
-export interface Answer {
-  readonly status: number
-  readonly body: unknown
 }
 
 /** A decision with all candidates, or the refusal. */
 export type Preview = { readonly decision: Decision; readonly candidates: readonly Candidate[] } | { readonly refused: Refusal }
 
-const still: Clock = { nowMs: () => 0, epochMs: () => 0, setTimer: () => ({ cancel: () => undefined }) }
+export const stillClock: Clock = { nowMs: () => 0, epochMs: () => 0, setTimer: () => ({ cancel: () => undefined }) }
 
 /** Repeatable chance. */
-function seededRandom(): Random {
+export function seededRandom(): Random {
   let state = 1
   const word = (): number => {
     state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0
@@ -67,186 +34,59 @@ function seededRandom(): Random {
   return { float: () => word() / 2 ** 32, u64: () => [word(), word()] }
 }
 
-/** `wire_name` to `wireName`. */
-const overrideOf = (fields: Readonly<Record<string, unknown>>): RouterConfigOverride =>
-  Object.fromEntries(Object.entries(fields).map(([name, value]) => [name.replace(/_(.)/g, (_, letter: string) => letter.toUpperCase()), value]))
+/** Feeds by rank; messages are handed to them instead of being received. */
+export class HandFeeds implements EventSources {
+  readonly #feeds = new Map<string, EngineFeed>()
 
-const statusOf = ({ reason }: Refusal): number =>
-  reason === 'all-overloaded' || reason === 'pinned-overloaded' ? 429 : reason === 'duplicate-request' ? 409
-    : reason === 'pinned-not-allowed' || reason === 'invalid-override' ? 400 : 503
-
-/** One model in one routing group. */
-export class SelectionService {
-  readonly router: KvRouter
-  readonly #model: string
-  readonly #endpoints = new Map<bigint, string | undefined>()
-  #previews = 0
-
-  constructor(settings: RouterSettings, model: string) {
-    this.router = new KvRouter(settings, { clock: still, random: seededRandom() })
-    this.#model = model
-  }
-
-  addWorker(body: WorkerBody): Answer {
-    const worker: WorkerDescription = {
-      workerId: BigInt(body.worker_id),
-      dpStart: body.data_parallel_start_rank ?? 0, dpSize: body.data_parallel_size ?? 1,
-      totalKvBlocks: body.total_kv_blocks ?? null, maxNumBatchedTokens: body.max_num_batched_tokens ?? null,
-      taints: body.taints ?? [], topologyDomains: new Map(Object.entries(body.topology_domains ?? {})),
-    }
-    this.router.upsertWorker(worker)
-    this.#endpoints.set(worker.workerId, body.endpoint)
-    return {
-      status: 201,
-      body: {
-        routing_group: 'default', lifecycle: 'schedulable', kv_events_endpoint: null, replay_endpoint: null,
-        data_parallel_start_rank: null, data_parallel_size: null, max_num_batched_tokens: null, total_kv_blocks: null,
-        stable_routing_id: null, is_eagle: null, topology_domains: {}, kv_transfer_domain: null, kv_transfer_enforcement: null,
-        kv_transfer_preferred_weight: null, ...body, taints: [...(body.taints ?? [])].sort(),
-      },
+  follow(...[record, blockSize, onEvent]: Parameters<EventSources['follow']>): void {
+    for (const dpRank of ranksOf(record)) {
+      const rank = { workerId: record.workerId, dpRank }
+      if (!this.#feeds.has(rankKey(rank))) this.#feeds.set(rankKey(rank), new EngineFeed(rank, blockSize, createFeedStats(), onEvent))
     }
   }
 
-  /** Chooses without booking. An affinity target counts when it may be taken, with the builtin cost only. */
-  preview(body: PromptBody): Preview {
-    const request = this.#request(body)
-    const target = body.affinity_target
-    const isSteered = this.router.settings.selectionPolicy?.type !== 'dynamo-two-tier-cost-fn'
-    if (isSteered && target !== undefined && request.pin === undefined) {
-      const workerId = BigInt(target.worker_id)
-      const isAllowed = request.allowedWorkerIds?.has(workerId) ?? true
-      const steered = isAllowed ? this.#preview({
-        ...request, allowedWorkerIds: new Set([workerId]), ...(target.dp_rank === null ? {} : { dpRank: target.dp_rank }),
-      }) : undefined
-      if (steered !== undefined && 'decision' in steered) return steered
-    }
-    return this.#preview(request)
+  leave(workerId: bigint): void {
+    for (const key of this.#feeds.keys()) if (key.startsWith(`${workerId}.`)) this.#feeds.delete(key)
   }
 
-  #preview(request: RoutingRequest): Preview {
-    const decision = this.router.select(request)
-    return decision.kind === 'refused' ? { refused: decision } : { decision, candidates: decision.explain().candidates }
+  feed(rank: RankField, sequence: number, payload: Uint8Array): void {
+    this.#feeds.get(rankKey(rank))?.accept(BigInt(sequence), payload)
+  }
+}
+
+export class ServiceInProcess {
+  readonly service: SelectionService
+  readonly feeds = new HandFeeds()
+  readonly #routes: Routes
+
+  constructor(settingsOf: (blockSize: number) => RouterSettings, useKvEvents: boolean, clock: Clock = stillClock) {
+    let ids = 0
+    this.service = new SelectionService({
+      clock, random: seededRandom(), affinityTtlMs: null, replication: null, events: useKvEvents ? this.feeds : null,
+      settingsFor: (_key, blockSize, isEagle) => ({ ...settingsOf(blockSize), isEagle, trackActiveBlocks: true }),
+      pending: { ttlMs: 120_000, entriesMax: 4096, bytesMax: 256 * 1024 * 1024 }, busy: { decode: null, prefill: null },
+      newId: () => `made-${ids += 1}`,
+    })
+    this.#routes = new Routes(selectionRoutes(this.service, null))
   }
 
-  /** The answer for a request that goes to `chosen`, one of the acceptable ranks; books it when `reserve`. */
-  answer(body: PromptBody, chosen: Candidate, reserve: boolean): Answer {
-    const request = this.#request(body)
-    const { blockSize } = this.router.settings
-    const isl = body.token_ids.length
-    const trackPrefill = body.router_config_override?.track_prefill_tokens ?? this.router.settings.trackPrefillTokens
-    const worker = this.router.worker(chosen.workerId)!
-    const local = localBlockHashes(request.tokens, this.#hashOptions(body))
-    const tracked = this.router.settings.trackActiveBlocks ? hashCount(local) : 0
-    const reservation = reserve ? {
-      selection_id: body.selection_id,
-      sequence_hashes: hashesToBigints(sequenceHashes(local)).map((hash) => BigInt.asIntN(64, hash)),
-      isl_tokens: isl,
-      track_prefill_tokens: trackPrefill,
-    } : {}
-    const load = body.advisory === true ? {
-      worker_load: {
-        active_prefill_tokens: chosen.activePrefillTokens,
-        prefill_token_capacity: worker.maxNumBatchedTokens ?? 10_000_000,
-        ...(worker.totalKvBlocks === null ? {} : { total_kv_blocks: worker.totalKvBlocks }),
-      },
-    } : {}
-    const answer = {
-      ...reservation,
-      model_name: body.model_name, routing_group: body.routing_group ?? 'default',
-      worker_id: chosen.workerId, dp_rank: chosen.dpRank, endpoint: this.#endpoints.get(chosen.workerId), block_size: blockSize,
-      overlap: this.#overlapOf(body, chosen.workerId),
-      effective_prefill_tokens: isl - Math.min(chosen.cachedTokens, isl),
-      potential_decode_blocks: chosen.potentialDecodeBlocks + Math.max(0, Math.ceil(isl / blockSize) - tracked),
-      ...load,
-    }
-    if (!reserve) return { status: 200, body: answer }
-    const decision = this.router.route({ ...request, requestId: body.selection_id ?? '', pin: { workerId: chosen.workerId, dpRank: chosen.dpRank } })
-    return decision.kind === 'refused' ? this.refusal(decision) : { status: 200, body: answer }
+  /** Answers at once, or with a promise where the request waits. */
+  call(method: string, path: string, body: unknown, headers: Readonly<Record<string, string>> = {}): Answer | Promise<Answer> {
+    const url = new URL(path, 'http://service')
+    return this.#routes.answer({
+      method, path: url.pathname, query: new Map(url.searchParams), headers: { 'content-type': 'application/json', ...headers }, body: stringifyJson(body ?? {}),
+    })
   }
 
-  /** The service's answer to a refusal: Dynamo's part of the text. */
-  refusal(refused: Refusal): Answer {
-    const text = refused.reason.startsWith('pinned-not') ? refused.message : refused.message.replace(/:.*/, '')
-    return { status: statusOf(refused), body: { error: refused.reason === 'pinned-unknown' ? 'no endpoints available to route work' : text } }
-  }
-
-  potentialLoads(body: PromptBody): Answer {
-    const preview = this.preview(body)
-    if ('refused' in preview) return { status: 200, body: [] }
-    const { trackPrefillTokens } = preview.decision
-    const isl = body.token_ids.length
-    return {
-      status: 200,
-      body: preview.candidates.map((row) => ({
-        worker_id: row.workerId, dp_rank: row.dpRank,
-        potential_prefill_tokens: row.activePrefillTokens + (trackPrefillTokens ? isl - Math.min(row.cachedTokens, isl) : 0),
-        potential_decode_blocks: row.potentialDecodeBlocks, active_requests: row.activeRequests,
-      })),
-    }
-  }
-
-  loads(): Answer {
-    const loads = this.router.loads().map((row) => ({
-      worker_id: row.workerId, dp_rank: row.dpRank, potential_prefill_tokens: row.activePrefillTokens,
-      potential_decode_blocks: row.activeDecodeBlocks, active_requests: row.activeRequests,
-    }))
-    return { status: 200, body: [{ model_name: this.#model, routing_group: 'default', loads, pending_count: 0, pending_isl_tokens: 0 }] }
-  }
-
-  overlapScores(body: PromptBody): Answer {
-    const report = this.router.overlap(this.#request(body))
-    const workers: Rows = report.rows.map((row) => ({
-      worker_id: row.workerId, dp_rank: row.dpRank, device_blocks: row.deviceBlocks,
-      host_pinned_blocks: row.deviceBlocks + row.hostExtensionBlocks,
-      disk_blocks: row.deviceBlocks + row.hostExtensionBlocks + row.diskExtensionBlocks,
-      host_pinned_extension_blocks: row.hostExtensionBlocks, disk_extension_blocks: row.diskExtensionBlocks,
-      shared_beyond_device_blocks: null,
-    }))
-    const shared_cache = { enabled: false, total_hit_blocks: 0, ranges: [], error: null }
-    return { status: 200, body: { block_size: report.blockSize, num_blocks: report.blockCount, workers, shared_cache } }
-  }
-
-  reservation(id: string, action: 'free' | 'prefill_complete' | 'output_block', decayFraction: number | null): Answer {
-    const found = action === 'free' ? this.router.free(id)
-      : action === 'prefill_complete' ? this.router.prefillCompleted(id) : this.router.outputBlock(id, decayFraction)
-    return found ? { status: 200, body: { status: 'ok' } } : { status: 404, body: { error: `reservation ${id} not found` } }
-  }
-
-  #overlapOf(body: PromptBody, workerId: bigint): Readonly<Record<string, unknown>> {
-    const { blockSize, rows } = this.router.overlap(this.#request(body))
-    const own = rows.filter((row) => row.workerId === workerId)
-    const best = (blocks: (row: (typeof own)[number]) => number): number => blockSize * Math.max(...own.map(blocks))
-    const disk = best((row) => row.deviceBlocks + row.hostExtensionBlocks + row.diskExtensionBlocks)
-    return {
-      longest_matched: disk,
-      gpu: best((row) => row.deviceBlocks),
-      dp: Object.fromEntries(own.map((row) => [row.dpRank, blockSize * row.deviceBlocks])),
-      cpu: best((row) => row.deviceBlocks + row.hostExtensionBlocks),
-      disk,
-    }
-  }
-
-  #hashOptions(body: PromptBody) {
-    const { blockSize, isEagle } = this.router.settings
-    return { blockSize, isEagle, loraName: body.lora_name, cacheNamespace: body.cache_salt }
-  }
-
-  #request(body: PromptBody): RoutingRequest {
-    const { pinned_worker: pin, routing_constraints: constraints } = body
-    this.#previews += 1
-    return {
-      requestId: `preview-${this.#previews}`,
-      model: body.model_name,
-      tokens: Uint32Array.from(body.token_ids),
-      ...(body.lora_name === undefined ? {} : { loraName: body.lora_name }),
-      ...(body.cache_salt === undefined ? {} : { cacheNamespace: body.cache_salt }),
-      ...(pin === undefined ? {} : { pin: { workerId: BigInt(pin.worker_id), dpRank: pin.dp_rank } }),
-      ...(body.allowed_worker_ids === undefined ? {} : { allowedWorkerIds: new Set(body.allowed_worker_ids.map(BigInt)) }),
-      ...(constraints?.required_taints === undefined ? {} : { requiredTaints: constraints.required_taints }),
-      ...(constraints?.preferred_taints === undefined ? {} : { preferredTaints: new Map(Object.entries(constraints.preferred_taints).map(([taint, weight]) => [taint, Math.fround(weight)])) }),
-      ...(body.router_config_override === undefined ? {} : { override: overrideOf(body.router_config_override) }),
-      ...(body.expected_output_tokens === undefined ? {} : { expectedOutputTokens: body.expected_output_tokens }),
-    }
+  /** What a selection would find, with the costs. */
+  preview(body: JsonObject): Preview {
+    const read = readSelectBody(body)
+    const partition = this.service.membership.partition(read.key)
+    if (partition === undefined) throw new Error('no worker is registered')
+    const prompt = partition.hasher.forSelection(read.prompt, read.override?.assumeKvReuse)
+    const request = routingRequestOf(read, prompt, 'preview', null)
+    const answer = partition.router.select(steered(partition, request, read.affinityTarget))
+    return answer.kind === 'refused' ? { refused: answer } : { decision: answer, candidates: answer.explain().candidates }
   }
 }
 

@@ -1,12 +1,11 @@
-/** Selection cases: the recorded calls of a selection service, answered by `KvRouter`; a tied choice follows the recording. */
-import { decodeRawBatch } from '../engines/raw-kv-events.ts'
-import { RawEventNormaliser } from '../kv-events/raw-event-normaliser.ts'
+/** Selection cases: the recorded calls of a selection service, answered by the service's own routes; a tied choice follows the recording. */
 import type { Candidate } from '../model/decision.ts'
 import { bytesOfHex } from './fixture-fields.ts'
 import { difference } from './json-compare.ts'
 import type { GoldenKind, GoldenOutcome } from './kind.ts'
-import { rankKey, SelectionService } from './selection-service.ts'
-import type { Answer, PromptBody, RankField, WorkerBody } from './selection-service.ts'
+import { rankKey, ServiceInProcess, type RankField } from './selection-service.ts'
+import type { Answer } from '../services/answer.ts'
+import type { JsonObject } from '../ports.ts'
 import { settingsOf } from './selection-settings.ts'
 
 interface EventStep {
@@ -32,32 +31,6 @@ interface SelectionCase {
   readonly steps: readonly (EventStep | CallStep)[]
 }
 
-/** Feeds raw engine messages as the service does: per rank, in order, without coalescing. */
-class EventFeed {
-  readonly #service: SelectionService
-  readonly #listeners = new Map<string, { readonly normaliser: RawEventNormaliser; last: number }>()
-
-  constructor(service: SelectionService) {
-    this.#service = service
-  }
-
-  apply({ event }: EventStep): void {
-    const workerId = BigInt(event.worker_id)
-    let listener = this.#listeners.get(rankKey(event))
-    if (listener === undefined) {
-      listener = { normaliser: new RawEventNormaliser({ workerId, blockSize: this.#service.router.settings.blockSize }), last: -1 }
-      this.#listeners.set(rankKey(event), listener)
-    }
-    if (event.seq <= listener.last) return
-    listener.last = event.seq
-    const outcome = decodeRawBatch(bytesOfHex(event.payload_hex))
-    if (outcome.kind === 'refused') return
-    for (const each of listener.normaliser.normalise(outcome.batch, { eventId: BigInt(event.seq), defaultDpRank: event.dp_rank })) {
-      this.#service.router.applyEvent(each)
-    }
-  }
-}
-
 /** Compares scores with the recording; the candidate that the recording chose, or what is wrong. */
 function recordedChoice(step: CallStep, candidates: readonly Candidate[]): Candidate | string {
   const costs = new Map(candidates.map((candidate) => [rankKey(candidate), candidate.cost]))
@@ -75,35 +48,22 @@ function recordedChoice(step: CallStep, candidates: readonly Candidate[]): Candi
   return candidates.find((candidate) => rankKey(candidate) === key) ?? `the recorded choice ${key} is no candidate`
 }
 
-/** The answer to a selection, checked against the recording up to the choice. */
-function select(service: SelectionService, step: CallStep, body: PromptBody): Answer | string {
+/** The answer to a selection, checked against the recording up to the choice; a tied choice follows the recording. */
+function select(service: ServiceInProcess, step: CallStep): Answer | Promise<Answer> | string {
+  const body = step.request as JsonObject
   const preview = service.preview(body)
-  if ('refused' in preview) return service.refusal(preview.refused)
+  if ('refused' in preview) return service.call(step.method, step.path, body)
   if (step.status !== 200) return `chosen instead of status ${step.status}`
   const { decision, candidates } = preview
   if (!step.acceptable?.some((rank) => rankKey(rank) === rankKey(decision))) return `chose ${rankKey(decision)}, which is not acceptable`
   const chosen = recordedChoice(step, candidates)
-  return typeof chosen === 'string' ? chosen : service.answer(body, chosen, step.path === '/select_and_reserve')
+  if (typeof chosen === 'string') return chosen
+  const pinned = rankKey(chosen) === rankKey(decision) && candidates.length === 1 ? body : { ...body, pinned_worker: { worker_id: chosen.workerId, dp_rank: chosen.dpRank } }
+  return service.call(step.method, step.path, pinned)
 }
 
-function answerOf(service: SelectionService, step: CallStep): Answer | string {
-  const { pathname } = new URL(step.path, 'http://service')
-  const body = step.request as PromptBody
-  switch (pathname) {
-    case '/workers': return service.addWorker(step.request as WorkerBody)
-    case '/select':
-    case '/select_and_reserve': return select(service, step, body)
-    case '/potential_loads': return service.potentialLoads(body)
-    case '/overlap_scores': return service.overlapScores(body)
-    case '/loads': return service.loads()
-    default: {
-      const [, area, id, action] = pathname.split('/')
-      if (area !== 'reservations' || id === undefined) return `no answer to ${step.method} ${step.path}`
-      const fraction = (step.request as { readonly decay_fraction?: number } | undefined)?.decay_fraction ?? null
-      return service.reservation(decodeURIComponent(id), step.method === 'DELETE' ? 'free' : action as 'prefill_complete' | 'output_block', fraction)
-    }
-  }
-}
+const answerOf = (service: ServiceInProcess, step: CallStep): Answer | Promise<Answer> | string =>
+  step.path.startsWith('/select') ? select(service, step) : service.call(step.method, step.path, step.request)
 
 /** The parts of an answer that must agree, lists without order sorted. */
 function comparable(path: string, body: unknown): unknown {
@@ -123,15 +83,15 @@ const sorted = (rows: readonly RankField[]): RankField[] => [...rows].sort((a, b
 function runCase(item: SelectionCase): GoldenOutcome {
   const settings = settingsOf(item.env, item.block_size)
   if ('missing' in settings) return { kind: 'skipped', reason: `${item.config}: ${settings.missing} is not available in this version` }
-  const service = new SelectionService(settings, item.model)
-  const feed = new EventFeed(service)
+  const service = new ServiceInProcess((blockSize) => ({ ...settings, blockSize }), settings.useKvEvents)
   for (const [index, step] of item.steps.entries()) {
     if ('event' in step) {
-      feed.apply(step)
+      service.feeds.feed(step.event, step.event.seq, bytesOfHex(step.event.payload_hex))
       continue
     }
     const answer = answerOf(service, step)
     if (typeof answer === 'string') return failedAt(item, index, step, answer)
+    if (answer instanceof Promise) return failedAt(item, index, step, 'the request waits')
     if (answer.status !== step.status) return failedAt(item, index, step, `status ${answer.status} instead of ${step.status}`)
     const differs = difference(comparable(step.path, step.response), comparable(step.path, answer.body))
     if (differs !== null) return failedAt(item, index, step, differs)

@@ -15,7 +15,7 @@ const create = () => createRouterMetrics({
 const decision = (change: Partial<Decision> = {}): Decision => ({
   kind: 'chosen', requestId: 'r', slot: 0, workerId: 7n, dpRank: 0, pinned: false, cost: 1, promptTokens: 64, promptBlocks: 4, deviceBlocks: 2,
   hostExtensionBlocks: 0, diskExtensionBlocks: 0, cachedTokens: 32, bestCachedTokens: 32, bestDeviceBlocks: 2, effectivePrefillTokens: 32,
-  trackPrefillTokens: true, booked: true, explain: () => ({ candidates: [], exclusions: [], choice: 'minimum', temperature: 0 }), ...change,
+  trackPrefillTokens: true, activePrefillTokens: 0, potentialDecodeBlocks: 4, booked: true, explain: () => ({ candidates: [], exclusions: [], choice: 'minimum', temperature: 0 }), ...change,
 })
 
 const worker = (workerId: bigint, dpSize: number): WorkerDescription =>

@@ -1,0 +1,101 @@
+/** Bodies of the calls that ask for a worker. Source: router-algorithm 16.1. */
+import type { RouterConfigOverride } from '../../model/routing-request.ts'
+import type { JsonObject } from '../../ports.ts'
+import { overrideError } from '../../scheduling/override.ts'
+import {
+  BodyError, booleanOf, choiceOf, listOf, maybe, numberOf, objectOf, required, textListOf, textOf, u32Of, u64Of, withDefault,
+} from '../body-fields.ts'
+import type { PartitionKey } from '../partition-key.ts'
+import { readPrompt, type PromptFields } from './prompt.ts'
+
+export interface Target {
+  readonly workerId: bigint
+  readonly dpRank: number | null
+}
+
+export interface SelectBody {
+  readonly key: PartitionKey
+  readonly selectionId: string | null
+  readonly prompt: PromptFields
+  readonly override: RouterConfigOverride | null
+  readonly expectedOutputTokens: number | null
+  readonly priorityJump: number
+  readonly strictPriority: number
+  readonly sessionId: string | null
+  readonly affinityTarget: Target | null
+  readonly pinned: { readonly workerId: bigint; readonly dpRank: number } | null
+  readonly allowedWorkerIds: ReadonlySet<bigint> | null
+  readonly requiredTaints: readonly string[]
+  readonly preferredTaints: ReadonlyMap<string, number>
+  readonly advisory: boolean
+}
+
+export const readKey = (body: JsonObject): PartitionKey =>
+  ({ model: withDefault(body, 'model_name', textOf, 'default'), group: withDefault(body, 'routing_group', textOf, 'default') })
+
+/** Errors: `BodyError`. */
+export function readSelectBody(body: JsonObject): SelectBody {
+  const constraints = withDefault(body, 'routing_constraints', objectOf, {})
+  return {
+    key: readKey(body),
+    selectionId: maybe(body, 'selection_id', textOf),
+    prompt: readPrompt(body),
+    override: readOverride(body),
+    expectedOutputTokens: maybe(body, 'expected_output_tokens', u32Of),
+    priorityJump: maybe(body, 'priority_jump', numberOf) ?? 0,
+    strictPriority: maybe(body, 'strict_priority', u32Of) ?? 0,
+    sessionId: readSession(body),
+    affinityTarget: maybe(body, 'affinity_target', (value, field) => {
+      const target = objectOf(value, field)
+      return { workerId: required(target, 'worker_id', u64Of), dpRank: maybe(target, 'dp_rank', u32Of) }
+    }),
+    pinned: maybe(body, 'pinned_worker', (value, field) => {
+      const target = objectOf(value, field)
+      return { workerId: required(target, 'worker_id', u64Of), dpRank: required(target, 'dp_rank', u32Of) }
+    }),
+    allowedWorkerIds: maybe(body, 'allowed_worker_ids', (value, field) => new Set(listOf(value, field).map((item, index) => u64Of(item, `${field}[${index}]`)))),
+    requiredTaints: withDefault(constraints, 'required_taints', textListOf, []),
+    preferredTaints: withDefault(constraints, 'preferred_taints', weightsOf, new Map()),
+    advisory: withDefault(body, 'advisory', booleanOf, false),
+  }
+}
+
+/** Weights are 32-bit floats on the wire of the original. */
+const weightsOf = (value: unknown, field: string): ReadonlyMap<string, number> =>
+  new Map(Object.entries(objectOf(value, field)).map(([taint, weight]) => [taint, Math.fround(numberOf(weight, `${field}.${taint}`))]))
+
+const triggerOf = choiceOf(['user_message', 'tool_result', 'other'] as const)
+
+function readSession(body: JsonObject): string | null {
+  const plain = maybe(body, 'session_id', textOf)
+  const context = maybe(body, 'session_context', (value, field) => {
+    const session = objectOf(value, field)
+    maybe(session, 'parent_session_id', textOf)
+    maybe(session, 'session_final', booleanOf)
+    maybe(session, 'input_trigger', triggerOf)
+    maybe(session, 'agent_headers', (headers, name) => Object.entries(objectOf(headers, name)).forEach(([key, list]) => textListOf(list, `${name}.${key}`)))
+    return required(session, 'session_id', textOf)
+  })
+  return context ?? plain
+}
+
+/** Errors: `BodyError` for values out of range. */
+export function readOverride(body: JsonObject): RouterConfigOverride | null {
+  const fields = maybe(body, 'router_config_override', objectOf)
+  if (fields === null) return null
+  const override: RouterConfigOverride = {
+    ...entry('overlapScoreCredit', maybe(fields, 'overlap_score_credit', numberOf)),
+    ...entry('prefillLoadScale', maybe(fields, 'prefill_load_scale', numberOf)),
+    ...entry('overlapScoreWeight', maybe(fields, 'overlap_score_weight', numberOf)),
+    ...entry('routerTemperature', maybe(fields, 'router_temperature', numberOf)),
+    ...entry('assumeKvReuse', maybe(fields, 'assume_kv_reuse', booleanOf)),
+    ...entry('trackPrefillTokens', maybe(fields, 'track_prefill_tokens', booleanOf)),
+    ...entry('sharedCacheMultiplier', maybe(fields, 'shared_cache_multiplier', numberOf)),
+  }
+  const problem = overrideError(override)
+  if (problem !== null) throw new BodyError(422, problem)
+  return override
+}
+
+const entry = <Name extends string, Value>(name: Name, value: Value | null): { readonly [Key in Name]?: Value } =>
+  (value === null ? {} : { [name]: value }) as { readonly [Key in Name]?: Value }
