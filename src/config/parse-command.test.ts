@@ -144,7 +144,7 @@ test('a config file names unknown and doubled options', async () => {
   await refuses(argv, /block-size and router-block-size are the same option/, config('block-size: 3\nrouter-block-size: 4'))
   await refuses(argv, /^w\.yaml: retry-limit: "3" is not valid; expected a whole number/, config('retry-limit: "3"'))
   await refuses(argv, /must be a mapping/, config('- 1'))
-  await refuses(argv, /^w\.yaml: router-durable-kv-events: not available/, config('router-durable-kv-events: true'))
+  await refuses(argv, /^w\.yaml: ais-backend: not available/, config('ais-backend: vllm'))
 })
 
 test('what is not built is refused, its default is accepted', async () => {
