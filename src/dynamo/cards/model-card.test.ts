@@ -135,7 +135,7 @@ test('a renamed card keeps what it does not know and speaks for its new owner', 
   assert.deepEqual([renamed.publishesKvEvents, renamed.enableLocalIndexer, renamed.dpSize, renamed.aliases], [false, false, 1, []])
   assert.deepEqual(renamed.raw['novel'], { a: 1 })
   assert.equal(renamed.blockSize, 16)
-  assert.equal(renamed.raw['source_path'], 'tiny', 'where the files are looked for stays')
+  assert.equal(renamed.raw['source_path'], '/models/tiny', 'where the files are looked for stays')
   assert.equal(source.displayName, 'tiny', 'the source is as before')
 })
 

@@ -53,11 +53,16 @@ interface Pending {
   held: NatsRequest | null
   deadlineMs: number
   lost: boolean
+  /** Kept while the worker may not have come back from the same loss yet; null otherwise. */
+  again: NatsRequest | null
 }
 
 /** For a worker to answer a request that was sent before the connection was lost. */
 const lostGraceMs = 1_000
 const sweepEveryMs = 200
+/** After the connection is back: workers have come back through the same server, but perhaps a moment later. */
+const regroupMs = 2_000
+const askAgainMs = 50
 
 const defaults: NatsRequestLimits = { ackTimeoutMs: 10_000, pendingMax: 16_384, heldBytesMax: 67_108_864 }
 
@@ -75,6 +80,9 @@ export class NatsRequests {
   #heldBytes = 0
   #held = 0
   #next = 0
+  #wasDown = false
+  /** Until when nobody answering is taken for not yet. */
+  #regroupUntilMs = -Infinity
 
   constructor(link: NatsLink, clock: Clock, limits: Partial<NatsRequestLimits> = {}) {
     this.#link = link
@@ -97,8 +105,9 @@ export class NatsRequests {
     this.#open()
     this.#next += 1
     const token = this.#next.toString(36)
-    const pending: Pending = { sender, held: null, deadlineMs: this.#clock.nowMs() + this.#limits.ackTimeoutMs, lost: false }
+    const pending: Pending = { sender, held: null, deadlineMs: this.#clock.nowMs() + this.#limits.ackTimeoutMs, lost: false, again: null }
     if (this.#link.connected) {
+      this.#keepFor(pending, request)
       const failure = this.#publish(token, request)
       if (failure !== null) return failure
     } else this.#hold(pending, request)
@@ -165,14 +174,38 @@ export class NatsRequests {
     if (pending === undefined) return
     this.#pending.delete(token)
     if (isUnanswered && data.length === 0) {
+      if (pending.again !== null && this.#clock.nowMs() < this.#regroupUntilMs && !pending.sender.isOver) {
+        this.#askAgain(token, pending, pending.again)
+        return
+      }
       this.#counts.noResponders += 1
       pending.sender.sendFailed(unreachable('no responders: nobody serves the NATS subject of the instance'))
     } else pending.sender.acknowledged(data.length === 0 ? '' : Buffer.from(data.subarray(0, 1024)).toString())
   }
 
+  #keepFor(pending: Pending, request: NatsRequest): void {
+    pending.again = this.#clock.nowMs() < this.#regroupUntilMs ? request : null
+  }
+
+  #askAgain(token: string, pending: Pending, request: NatsRequest): void {
+    this.#pending.set(token, pending)
+    this.#clock.setTimer(askAgainMs, () => {
+      if (this.#pending.get(token) !== pending) return
+      if (!this.#link.connected) {
+        this.#hold(pending, request)
+        return
+      }
+      const failure = this.#publish(token, request)
+      if (failure !== null) this.#fail(token, failure, false)
+    })
+  }
+
   #linkChanged(state: LinkState, error: Error | null): void {
-    if (state === 'up') this.#sendHeld()
-    else if (state === 'down') {
+    if (state === 'up') {
+      if (this.#wasDown) this.#regroupUntilMs = this.#clock.nowMs() + regroupMs
+      this.#sendHeld()
+    } else if (state === 'down') {
+      this.#wasDown = true
       const untilMs = this.#clock.nowMs() + lostGraceMs
       for (const pending of this.#pending.values()) {
         if (pending.held !== null) continue
@@ -193,6 +226,7 @@ export class NatsRequests {
         this.#pending.delete(token)
         continue
       }
+      this.#keepFor(pending, request)
       const failure = this.#publish(token, request)
       if (failure !== null) this.#fail(token, failure, false)
     }
