@@ -9,6 +9,9 @@ import { FrontendService } from '../frontend/frontend-service.ts'
 import type { ProcessLog } from '../observability/log.ts'
 import { createRouterMetrics, type RouterMetrics } from '../observability/router-metrics.ts'
 import { FrontendMetrics } from '../openai/frontend-metrics.ts'
+import type { RankFigures } from '../openai/stage-metrics.ts'
+import type { LivePool } from '../frontend/live-pool.ts'
+import type { TextModel } from '../text/text-model.ts'
 import type { OpenAiServerOptions } from '../openai/openai-server.ts'
 import type { Clock, Discovery, EventPlane, Random, RequestPlaneClient } from '../ports.ts'
 import type { RouterSettings } from '../router/contract.ts'
@@ -55,8 +58,12 @@ export function assembleFrontend(config: ParsedConfig<'frontend'>, planes: Front
   const caches = new SharedCaches(values.sharedCacheType, log)
   const prefillConfig = prefillOverrides(log)
   const options = modelsOptions(config, mode)
+  const api = new FrontendMetrics({
+    prefix: values.metricsPrefix, models: () => service.models.figures().map((model) => ({ ...model, migrationLimit: values.migrationLimit })),
+    ranks: () => rankFigures(service.models.pools), tokenizerCache: () => tokenizerCounts(service.models.list()),
+  })
   const service = new FrontendService({
-    ...planes, options, observer: metrics.requests, observerOf: (role, model) => metrics.ofPool(role, model).requests,
+    ...planes, options, observer: metrics.requests, observerOf: (role, model) => ({ ...metrics.ofPool(role, model).requests, onStage: api.stages.onStage, onServed: api.stages.onServed }),
     service: {
       namespace: values.namespace, namespacePrefix: values.namespacePrefix, requirePrefill: values.requirePrefill,
       shutdownTimeoutMs: values.shutdownTimeoutSeconds * 1000,
@@ -82,7 +89,6 @@ export function assembleFrontend(config: ParsedConfig<'frontend'>, planes: Front
     showLiveMetrics(metrics.set, live)
     live.onThresholds = (thresholds) => service.models.changeBusyThresholds(thresholds)
   }
-  const api = new FrontendMetrics({ prefix: values.metricsPrefix, models: () => service.models.figures().map((model) => ({ ...model, migrationLimit: values.migrationLimit })) })
   showGauges({
     metrics, log, sharedCaches: caches, pools: () => [...service.models.pools].map(({ routed }) => routed),
     activeRequests: () => service.models.activeCount, isReady: () => service.isReady,
@@ -132,4 +138,14 @@ function modelsOptions({ values }: ParsedConfig<'frontend'>, mode: SelectionMode
     onPrefillError: parsePrefillErrorPolicy(values.onPrefillError) ?? { retry: true, decodeOnly: true }, decodeKvReuse: values.decodeKvReuse,
     conditional: conditionalDisaggOf(values), decidesStages: true, sessionAffinity: sessionAffinityOf(values),
   }
+}
+
+function* rankFigures(pools: Iterable<LivePool>): Generator<RankFigures> {
+  for (const { routed: { router } } of pools) for (const row of router?.loads() ?? []) yield { ...row, phase: router?.settings.role ?? 'aggregated' }
+}
+
+/** Models that share their files share their tokenizer. */
+function tokenizerCounts(models: Iterable<{ readonly text: TextModel }>): { readonly hits: number; readonly misses: number } {
+  const all = [...new Set([...models].map(({ text }) => text))].map((text) => text.counters())
+  return { hits: all.reduce((sum, { segmentHits }) => sum + segmentHits, 0), misses: all.reduce((sum, { segmentMisses }) => sum + segmentMisses, 0) }
 }

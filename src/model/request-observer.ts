@@ -1,6 +1,7 @@
 /** What the service tells of each request; metrics and logs listen. Members must not throw. */
 import type { Decision, Refusal } from './decision.ts'
 import type { Failure } from './failure.ts'
+import type { WorkerRank } from './worker.ts'
 
 export interface RequestObserver {
   onStarted(promptTokens: number, model: string): void
@@ -24,8 +25,28 @@ export interface RequestObserver {
   onSession(stage: 'prefill' | 'decode', outcome: SessionOutcome): void
   /** A prefill worker's topology rule could not be applied. */
   onUnconstrained(): void
+  /** A worker was chosen to compute a prompt for another one. */
+  onPrefillRouted?(decision: Decision, model: string): void
+  /** A request enters (`isIn`) or leaves a stage. `route`: a worker is being chosen. `dispatch`: sent to a worker that has not begun to answer. */
+  onStage?(stage: 'route' | 'dispatch', phase: RoutePhase, step: { readonly isIn: boolean; readonly seconds: number | null }): void
+  /** An attempt that had outputs has ended. */
+  onServed?(served: ServedAttempt): void
   /** The request is over. Exactly once for each `onStarted`. */
   onEnded(outcome: 'success' | 'error' | 'cancelled', outputTokens: number, seconds: number, failure: Failure | null): void
+}
+
+/** What a pool does for a request. */
+export type RoutePhase = 'aggregated' | 'prefill' | 'decode'
+
+/** Times of one attempt on one rank. */
+export interface ServedAttempt {
+  readonly rank: WorkerRank
+  readonly phase: RoutePhase
+  readonly promptTokens: number
+  /** From sending to the first output. */
+  readonly firstOutputSeconds: number
+  /** Between its outputs, on average; null with fewer than two. */
+  readonly interOutputSeconds: number | null
 }
 
 /** `unbound`: the table of sessions is full; `dropped`: the bound worker cannot serve any more. */

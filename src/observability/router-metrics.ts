@@ -169,12 +169,12 @@ function requestMetrics(context: Context): RequestObserver {
   const lost = overlapLost(context)
 
   const cells = new Map<string, ModelCells>()
-  const cellsOf = (model: string): ModelCells => {
-    const key = `${context.role} ${model}`
+  const cellsOf = (model: string, role = context.role): ModelCells => {
+    const key = `${role} ${model}`
     const known = cells.get(key)
     if (known !== undefined) return known
     const label = modelLabel(context, model)
-    const made = { input: input.with(label, context.role), best: best.with(label, context.role), selected: selected.with(label, context.role) }
+    const made = { input: input.with(label, role), best: best.with(label, role), selected: selected.with(label, role) }
     if (cells.size < modelLimit * 4) cells.set(key, made)
     return made
   }
@@ -192,6 +192,12 @@ function requestMetrics(context: Context): RequestObserver {
       forModel.selected.inc(decision.cachedTokens)
       hitRate.observe(decision.promptTokens === 0 ? 0 : Math.min(1, decision.cachedTokens / decision.promptTokens))
       lost(decision)
+    },
+    onPrefillRouted: (decision, model) => {
+      const forModel = cellsOf(model, 'prefill')
+      forModel.input.observe(decision.promptTokens)
+      forModel.best.inc(decision.bestCachedTokens)
+      forModel.selected.inc(decision.cachedTokens)
     },
     // Counted where the router refuses, so that refused queries count too.
     onRefused: () => {},

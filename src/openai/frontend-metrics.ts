@@ -1,5 +1,6 @@
 /** `dynamo_frontend_*`: the families of Dynamo's frontend that this API can fill truthfully, under the names and buckets its dashboards know. */
 import { Counter, Gauge, Histogram, Registry } from 'prom-client'
+import { StageMetrics, type RankFigures } from './stage-metrics.ts'
 import type { Endpoint, FrontendMeter, RequestMeter, RequestOutcome } from './frontend-meter.ts'
 
 const bounds = {
@@ -10,6 +11,7 @@ const bounds = {
   output: [0, 100, 210, 430, 880, 1800, 3700, 7600, 16_000, 32_000],
   stage: [0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 2.5, 5],
   preparation: [0.0001, 0.001, 0.01, 0.1, 1, 10],
+  tokenizer: [0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1000],
 } as const
 
 /** Tokens of one output that are observed one by one at most. */
@@ -33,6 +35,10 @@ export interface FrontendMetricsOptions {
   readonly prefix?: string
   /** Models as they stand at a scrape. */
   readonly models?: () => readonly ModelFigures[]
+  /** Ranks as they stand at a scrape. */
+  readonly ranks?: () => Iterable<RankFigures>
+  /** Pieces of prompts whose tokens were known, or not, since the models were loaded. */
+  readonly tokenizerCache?: () => { readonly hits: number; readonly misses: number }
 }
 
 /** Owns its registry. Bounds: label sets grow with served models only. */
@@ -41,7 +47,10 @@ export class FrontendMetrics implements FrontendMeter {
   readonly #prefix: string
   readonly #started; readonly #total; readonly #failures; readonly #inflight; readonly #active; readonly #queued; readonly #disconnected
   readonly #duration; readonly #firstToken; readonly #interToken; readonly #input; readonly #output; readonly #cached; readonly #outputTokens
-  readonly #template; readonly #tokenize; readonly #stage
+  readonly #template; readonly #tokenize; readonly #tokenizer; readonly #stage
+  readonly #ranks: FrontendMetricsOptions['ranks']
+  /** Of what lies behind the API; give its members to the observer of requests. */
+  readonly stages: StageMetrics
 
   constructor(options: FrontendMetricsOptions = {}) {
     this.#prefix = options.prefix ?? 'dynamo_frontend'
@@ -61,7 +70,11 @@ export class FrontendMetrics implements FrontendMeter {
     this.#outputTokens = this.#counter('output_tokens_total', 'Tokens generated so far', ['model'])
     this.#template = this.#histogram('template_seconds', 'Chat template', [], bounds.preparation)
     this.#tokenize = this.#histogram('tokenize_seconds', 'Tokenization', [], bounds.preparation)
+    this.#tokenizer = this.#histogram('tokenizer_latency_ms', 'Tokenization, in milliseconds', ['operation'], bounds.tokenizer)
     this.#stage = this.#histogram('stage_duration_seconds', 'Stages of a request; preprocess: template and tokens', ['stage'], bounds.stage)
+    this.stages = new StageMetrics({ registry: this.#registry, prefix: this.#prefix, durations: this.#stage })
+    this.#ranks = options.ranks
+    if (options.tokenizerCache !== undefined) this.#addTokenizerCache(options.tokenizerCache)
     if (options.models !== undefined) this.#addModels(options.models)
   }
 
@@ -77,19 +90,29 @@ export class FrontendMetrics implements FrontendMeter {
 
   /** Prometheus text, to stand behind that of others. */
   text(): Promise<string> {
+    if (this.#ranks !== undefined) this.stages.showRanks(this.#ranks())
     return this.#registry.metrics()
   }
 
   #request(model: string, endpoint: Endpoint, requestType: string): RequestMeter {
     let queued = true
     let outputTokens = 0
+    // Embeddings are not prepared here.
+    let preparing = endpoint !== 'embeddings'
+    if (preparing) this.stages.preprocess(true)
+    const isPrepared = (): void => {
+      if (preparing) this.stages.preprocess(false)
+      preparing = false
+    }
     const dequeue = (): void => {
       if (queued) this.#queued.dec({ model })
       queued = false
     }
     return {
       prepared: (templateSeconds, tokenizeSeconds) => {
+        isPrepared()
         this.#template.observe(templateSeconds)
+        this.#tokenizer.observe({ operation: 'tokenize' }, tokenizeSeconds * 1000)
         this.#tokenize.observe(tokenizeSeconds)
         this.#stage.observe({ stage: 'preprocess' }, templateSeconds + tokenizeSeconds)
       },
@@ -109,6 +132,7 @@ export class FrontendMetrics implements FrontendMeter {
       cachedTokens: (count) => this.#cached.observe({ model }, count),
       disconnected: () => this.#disconnected.inc(),
       end: (outcome) => {
+        isPrepared()
         dequeue()
         for (const gauge of [this.#inflight, this.#active]) gauge.dec({ model })
         if (outputTokens > 0) this.#output.observe({ model }, outputTokens)
@@ -143,6 +167,18 @@ export class FrontendMetrics implements FrontendMeter {
           const figure = value(model)
           if (figure != null) gauge.set({ model: model.name }, figure)
         }
+        return get()
+      }
+    }
+  }
+
+  #addTokenizerCache(counts: NonNullable<FrontendMetricsOptions['tokenizerCache']>): void {
+    for (const [name, help, value] of [['hits', 'found', (): number => counts().hits], ['misses', 'not found', (): number => counts().misses]] as const) {
+      const counter = this.#counter(`tokenizer_cache_${name}_total`, `Pieces of long prompts that were ${help} in the tokenizer's cache`, [])
+      const get = counter.get.bind(counter)
+      counter.get = () => {
+        counter.reset()
+        counter.inc(value())
         return get()
       }
     }

@@ -5,6 +5,7 @@ import type { CallHandle, CancelKind, Codec, InstanceRecord, ResponseListener } 
 import type { Router } from '../router/contract.ts'
 import type { GenerateRequest, RequestEdits } from '../dynamo/wire/generate-request.ts'
 import { editOutput, outputTokenIds, peekOutput, reportedCachedTokens, transcodeFrame, type OutputTiming } from '../dynamo/wire/output-frame.ts'
+import { DispatchTimer, phaseOf } from './dispatch-timer.ts'
 import type { Leg, RoutedGenerate, RoutedGenerateParts } from './routed-generate.ts'
 import type { RoutedRequest } from './routed-request.ts'
 
@@ -30,6 +31,7 @@ const heldMax = 256
 export class DecodeAttempt implements ResponseListener, Leg {
   readonly #at: DecodeAttemptParts
   #call: CallHandle | null = null
+  #dispatch: DispatchTimer | null = null
   #released = false
   #sentMs = 0
   /** Requests that waited when this one was sent. */
@@ -58,11 +60,16 @@ export class DecodeAttempt implements ResponseListener, Leg {
     const { parts, owner, routed, decision, instance, generate } = this.#at
     this.#sentMs = parts.clock.nowMs()
     this.#activeMs = this.#sentMs
+    this.#dispatch = new DispatchTimer(parts.observer, parts.clock, phaseOf('decode', parts.pool))
     this.#followsPrefill = this.#at.prefill !== null && !routed.prefillPending
     this.#queueDepth = this.#at.router.parkedCount + (parts.prefillPool()?.router?.parkedCount ?? 0)
     owner.attach(parts.pool, decision.workerId, this)
     const { metadata } = routed.request
     this.#call = parts.client.call(instance, { id: this.#at.id, headers, metadata, codec: instance.codec, body: generate.forWorker(edits, instance.codec) }, this)
+  }
+
+  onPrologue(): void {
+    this.#dispatch?.begun()
   }
 
   onFrame(frame: Uint8Array, body: Uint8Array): void {
@@ -251,8 +258,18 @@ export class DecodeAttempt implements ResponseListener, Leg {
   #release(): void {
     if (this.#released) return
     this.#released = true
+    this.#dispatch?.over()
     const { parts, owner, router, decision, bookingId } = this.#at
+    if (this.#outputs > 0) this.#told()
     router.free(bookingId)
     owner.detach(parts.pool, decision.workerId, this)
+  }
+
+  #told(): void {
+    const { parts, routed, decision, generate } = this.#at
+    parts.observer.onServed?.({
+      rank: decision, phase: phaseOf('decode', parts.pool), promptTokens: generate.tokens.length, firstOutputSeconds: (this.#firstOutputMs - this.#sentMs) / 1000,
+      interOutputSeconds: this.#outputs < 2 ? null : (routed.lastOutputMs - this.#firstOutputMs) / 1000 / (this.#outputs - 1),
+    })
   }
 }

@@ -8,6 +8,7 @@ import { EncodedValue, type GenerateRequest, type RequestEdits } from '../dynamo
 import { readPrefillOutput } from '../dynamo/wire/prefill-output.ts'
 import { peekOutput } from '../dynamo/wire/output-frame.ts'
 import { markedAnnotations } from './conditional-bypass.ts'
+import { DispatchTimer } from './dispatch-timer.ts'
 import type { Leg, RoutedGenerate, RoutedGenerateParts } from './routed-generate.ts'
 import type { RoutedPool } from './routed-pool.ts'
 import type { RoutedRequest } from './routed-request.ts'
@@ -40,6 +41,8 @@ export class PrefillLeg implements ResponseListener, Leg {
   readonly #at: PrefillLegParts
   readonly #handOver: HandOver<EncodedValue>
   #call: CallHandle | null = null
+  #dispatch: DispatchTimer | null = null
+  #sentMs = 0
   #over = false
   #outputs = 0
   #activeMs = 0
@@ -68,7 +71,8 @@ export class PrefillLeg implements ResponseListener, Leg {
 
   send(headers: Readonly<Record<string, string>>, appendedTokens: readonly number[]): void {
     const { parts, owner, pool, routed, decision, generate, instance } = this.#at
-    this.#activeMs = parts.clock.nowMs()
+    this.#activeMs = this.#sentMs = parts.clock.nowMs()
+    this.#dispatch = new DispatchTimer(parts.observer, parts.clock, 'prefill')
     owner.attach(pool, decision.workerId, this)
     const annotations = markedAnnotations(generate, parts.options.decidesStages, false)
     const edits: RequestEdits = {
@@ -83,6 +87,10 @@ export class PrefillLeg implements ResponseListener, Leg {
     this.#step(this.#handOver.begin())
   }
 
+  onPrologue(): void {
+    this.#dispatch?.begun()
+  }
+
   onFrame(_frame: Uint8Array, body: Uint8Array): void {
     if (this.#over) return
     const { parts, router, bookingId, instance } = this.#at
@@ -95,7 +103,10 @@ export class PrefillLeg implements ResponseListener, Leg {
     }
     if (!peek.hasData) return
     this.#outputs += 1
-    if (this.#outputs === 1) router.prefillCompleted(bookingId)
+    if (this.#outputs === 1) {
+      router.prefillCompleted(bookingId)
+      parts.observer.onServed?.({ rank: this.worker, phase: 'prefill', promptTokens: this.#at.generate.tokens.length, firstOutputSeconds: (this.#activeMs - this.#sentMs) / 1000, interOutputSeconds: null })
+    }
     const output = readPrefillOutput(body, instance.codec)
     this.#cachedTokens = output.cachedTokens ?? this.#cachedTokens
     if (!this.handedOver && this.#bodies.length < 16) this.#bodies.push(output.withoutParams)
@@ -161,6 +172,7 @@ export class PrefillLeg implements ResponseListener, Leg {
   #release(): void {
     if (this.#over) return
     this.#over = true
+    this.#dispatch?.over()
     const { owner, pool, router, decision, bookingId } = this.#at
     router.free(bookingId)
     owner.detach(pool, decision.workerId, this)

@@ -9,6 +9,7 @@ import type { Decision, OnDecided, Parked, Refusal, RefusalReason } from '../mod
 import type { RequestObserver } from '../model/request-observer.ts'
 import type { Clock } from '../ports.ts'
 import { chooseWorker, previewWorker, type Choice } from './choose-worker.ts'
+import { phaseOf } from './dispatch-timer.ts'
 import type { RoutedPool } from './routed-pool.ts'
 
 export interface StageChoiceParts {
@@ -42,6 +43,31 @@ export class StageChoice {
    * must be the session's.
    */
   choose(pool: RoutedPool, choice: Choice, requested: AffinityTarget | null, onDecided: OnDecided): Decision | Refusal | Parked {
+    const { stage, clock, observer } = this.#parts
+    if (observer.onStage === undefined && (stage === 'decode' || observer.onPrefillRouted === undefined)) return this.#chosen(pool, choice, requested, onDecided)
+    const phase = phaseOf(stage, pool)
+    const startMs = clock.nowMs()
+    observer.onStage?.('route', phase, { seconds: null, isIn: true })
+    const told = <Answer extends Decision | Refusal>(answer: Answer): Answer => {
+      observer.onStage?.('route', phase, { seconds: (clock.nowMs() - startMs) / 1000, isIn: false })
+      if (stage === 'prefill' && answer.kind === 'chosen') observer.onPrefillRouted?.(answer, choice.request.model)
+      return answer
+    }
+    let isOver = false
+    const answer = this.#chosen(pool, choice, requested, (late) => {
+      isOver = true
+      onDecided(told(late))
+    })
+    if (answer.kind !== 'parked') return told(answer)
+    const cancel = (): void => {
+      answer.cancel()
+      if (!isOver) observer.onStage?.('route', phase, { seconds: null, isIn: false })
+      isOver = true
+    }
+    return { ...answer, cancel }
+  }
+
+  #chosen(pool: RoutedPool, choice: Choice, requested: AffinityTarget | null, onDecided: OnDecided): Decision | Refusal | Parked {
     const { affinity } = pool
     if (this.#parts.sessionKey === null || affinity === null) return chooseWorker(pool, choice, onDecided)
     if (this.#table !== affinity.table) this.release()
