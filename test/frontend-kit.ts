@@ -3,6 +3,7 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { assembleFrontend, type AssembledFrontend } from '../src/cli/assemble-frontend.ts'
+import { LiveSettings } from '../src/cli/live-settings.ts'
 import { parseCommand } from '../src/config/parse-command.ts'
 import { MemoryDiscovery, MemoryStore } from '../src/dynamo/discovery/memory-discovery.ts'
 import { createTcpRequestClient } from '../src/dynamo/request-plane/tcp-client.ts'
@@ -85,15 +86,29 @@ export class FrontendDeployment {
   }
 
   /** `argv`: flags of `warmpath frontend`. */
-  async frontend(argv: readonly string[] = []): Promise<RunningFrontend> {
-    const config = await parseCommand('frontend', ['--http-host', '127.0.0.1', '--http-port', '0', ...argv], { DYN_RUNTIME_GRACEFUL_SHUTDOWN_TIMEOUT_SECS: '2' }, () => new Uint8Array())
+  /** Its settings can change while it runs: `live`. */
+  async liveFrontend(argv: readonly string[] = []): Promise<RunningFrontend & { readonly live: LiveSettings<'frontend'> }> {
+    const made: LiveSettings<'frontend'>[] = []
+    const running = await this.frontend(argv, async (live) => {
+      made.push(live)
+      this.#closing.push(async () => live.close())
+      await live.start()
+      return live
+    })
+    return { ...running, live: made[0]! }
+  }
+
+  async frontend(argv: readonly string[] = [], liveOf: ((live: LiveSettings<'frontend'>) => Promise<LiveSettings<'frontend'>>) | null = null): Promise<RunningFrontend> {
+    const all = ['--http-host', '127.0.0.1', '--http-port', '0', ...argv]
+    const env = { DYN_RUNTIME_GRACEFUL_SHUTDOWN_TIMEOUT_SECS: '2' }
+    const config = await parseCommand('frontend', all, env, () => new Uint8Array())
     if (config.kind !== 'config') throw new Error('no configuration')
     const discovery = new MemoryDiscovery(this.store)
     await discovery.start(AbortSignal.timeout(5000))
     const assembled = assembleFrontend(config, {
       discovery, clock: this.clock, log: this.log, random: systemRandom(), eventPlane: silentPlane,
       client: createTcpRequestClient({ clock: this.clock, log: this.log, host: '127.0.0.1', connectTimeoutMs: 1000, ackTimeoutMs: 1000 }),
-    })
+    }, liveOf === null ? null : await liveOf(new LiveSettings({ config, argv: all, env, log: this.log })))
     await assembled.service.start(AbortSignal.timeout(5000))
     const server = await createOpenAiServer(assembled.httpOptions())
     this.#closing.push(async () => {

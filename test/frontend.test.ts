@@ -174,6 +174,29 @@ test('busy thresholds set while running refuse with the overload status', async 
   await running.catch(() => {})
 })
 
+test('thresholds and policies of all models change over the settings, also for models to come', async () => {
+  const place = deployment()
+  await place.worker({ role: 'aggregated' })
+  const frontend = await place.liveFrontend()
+  await frontend.ready()
+  const { live, assembled: { service: { models } } } = frontend
+  assert.equal((await frontend.post('/busy_threshold', { model: 'tiny', active_decode_blocks_threshold: 0.25 })).status, 200)
+  assert.equal((await live.patch({ 'router-temperature': 0.5 })).kind, 'applied')
+  assert.equal(models.busyThresholds('tiny')?.activeDecodeBlocks, 0.25, 'what was not changed stays')
+  assert.deepEqual([...models.pools].map(({ routed }) => routed.router?.settings.temperature), [0.5])
+  assert.equal((await live.patch({ 'active-decode-blocks-threshold': 0.75 })).kind, 'applied')
+  assert.equal(models.busyThresholds('tiny')?.activeDecodeBlocks, 0.75)
+  await place.worker({ role: 'aggregated', model: 'later', component: 'other' })
+  await frontend.ready(2)
+  assert.equal(models.busyThresholds('later')?.activeDecodeBlocks, 0.75)
+  assert.deepEqual([...models.pools].map(({ routed }) => routed.router?.settings.temperature), [0.5, 0.5])
+  assert.equal((await chat(frontend)).status, 200)
+})
+
+test('a policy and a router mode that asks for no cost exclude each other', async () => {
+  await assert.rejects(deployment().frontend(['--router-mode', 'random', '--policy', 'x.js']), /--policy needs --router-mode kv; --router-mode is random/)
+})
+
 test('a client that leaves frees its worker', async () => {
   const place = deployment()
   const { worker } = await place.worker({ role: 'aggregated', settings: { stepBaseMs: 20 } })
