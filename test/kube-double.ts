@@ -2,8 +2,11 @@
  * A stand-in for a Kubernetes API server: collections with versions, lists in pages, watches with bookmarks, server-side apply of
  * whole objects. The same tests run against a real one where WARMPATH_KUBE_APISERVER names its program.
  */
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { parseJson, stringifyJson } from '../src/dynamo/wire/json.ts'
 
 type Object = { [key: string]: unknown; metadata: { name: string; resourceVersion?: string; labels?: Record<string, string>; [key: string]: unknown } }
@@ -37,16 +40,18 @@ export class KubeDouble implements KubeServer {
   #version = 100
   readonly #watches = new Set<{ readonly collection: string; readonly selector: string | null; readonly response: ServerResponse }>()
   readonly calls: string[] = []
+  #folder = ''
   env: Readonly<Record<string, string>> = {}
 
   private constructor() {
     this.#server = createServer((request, response) => void this.#answer(request, response))
   }
 
-  static async start(kubeconfig: (server: string) => Promise<string>): Promise<KubeDouble> {
+  static async start(): Promise<KubeDouble> {
     const double = new KubeDouble()
+    double.#folder = await mkdtemp(join(tmpdir(), 'warmpath-kube-'))
     await new Promise<void>((resolve) => double.#server.listen(0, '127.0.0.1', resolve))
-    double.env = { KUBECONFIG: await kubeconfig(`http://127.0.0.1:${(double.#server.address() as AddressInfo).port}`) }
+    double.env = { KUBECONFIG: await writeKubeConfig(double.#folder, `http://127.0.0.1:${(double.#server.address() as AddressInfo).port}`) }
     return double
   }
 
@@ -79,6 +84,7 @@ export class KubeDouble implements KubeServer {
   async close(): Promise<void> {
     this.#server.closeAllConnections()
     await new Promise<void>((resolve) => this.#server.close(() => resolve()))
+    await rm(this.#folder, { recursive: true, force: true })
   }
 
   #collection(path: string): Map<string, Object> {
@@ -156,3 +162,14 @@ const selected = (object: Object, selector: string | null): boolean =>
     const [name, value] = term.split('=') as [string, string]
     return object.metadata.labels?.[name] === value
   })
+
+/** Writes a kubeconfig; gives its path. */
+export async function writeKubeConfig(folder: string, server: string, more: { readonly ca?: string; readonly token?: string } = {}): Promise<string> {
+  const path = join(folder, 'kubeconfig')
+  await writeFile(path, JSON.stringify({
+    'current-context': 'test', contexts: [{ name: 'test', context: { cluster: 'test', user: 'test', namespace: 'default' } }],
+    clusters: [{ name: 'test', cluster: { server, ...(more.ca === undefined ? {} : { 'certificate-authority-data': Buffer.from(more.ca).toString('base64') }) } }],
+    users: [{ name: 'test', user: more.token === undefined ? {} : { token: more.token } }],
+  }))
+  return path
+}

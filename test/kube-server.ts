@@ -7,7 +7,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Agent, request } from 'undici'
 import { EtcdServer, freePort, until } from './discovery-kit.ts'
-import type { KubeServer } from './kube-double.ts'
+import { writeKubeConfig, type KubeServer } from './kube-double.ts'
 
 /** The program, or why there is none. */
 export const kubeApiServer = process.env['WARMPATH_KUBE_APISERVER'] ?? ''
@@ -18,17 +18,6 @@ const definition = {
     group: 'nvidia.com', scope: 'Namespaced', names: { plural: 'dynamoworkermetadatas', singular: 'dynamoworkermetadata', kind: 'DynamoWorkerMetadata', listKind: 'DynamoWorkerMetadataList' },
     versions: [{ name: 'v1alpha1', served: true, storage: true, schema: { openAPIV3Schema: { type: 'object', properties: { spec: { type: 'object', properties: { data: { type: 'object', 'x-kubernetes-preserve-unknown-fields': true } } } } } } }],
   },
-}
-
-/** Writes a kubeconfig; gives its path. */
-export async function writeKubeConfig(folder: string, server: string, more: { readonly ca?: string; readonly token?: string } = {}): Promise<string> {
-  const path = join(folder, 'kubeconfig')
-  await writeFile(path, JSON.stringify({
-    'current-context': 'test', contexts: [{ name: 'test', context: { cluster: 'test', user: 'test', namespace: 'default' } }],
-    clusters: [{ name: 'test', cluster: { server, ...(more.ca === undefined ? {} : { 'certificate-authority-data': Buffer.from(more.ca).toString('base64') }) } }],
-    users: [{ name: 'test', user: more.token === undefined ? {} : { token: more.token } }],
-  }))
-  return path
 }
 
 export class RealKube implements KubeServer {

@@ -1,13 +1,10 @@
 /** Goal: discovery over an API server keeps the contract of all backends, and Kubernetes' own rules. Method: a double; the same against a real server where one is named. */
 import assert from 'node:assert/strict'
 import { after, before, test } from 'node:test'
-import { mkdtemp, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
 import { Recorder, discoveryContract, started } from '../../../test/discovery-contract.ts'
 import { rememberingLog, systemClock, until } from '../../../test/discovery-kit.ts'
 import { KubeDouble, type KubeServer } from '../../../test/kube-double.ts'
-import { RealKube, kubeApiServer, writeKubeConfig } from '../../../test/kube-server.ts'
+import { RealKube, kubeApiServer } from '../../../test/kube-server.ts'
 import type { Bucket } from '../../ports.ts'
 import { discoveryOptionsFromEnv } from './discovery-options.ts'
 import { KubeDiscovery } from './kube-discovery.ts'
@@ -164,8 +161,5 @@ function suite(name: string, skip: string | false, start: () => Promise<KubeServ
   })
 }
 
-let folder = ''
-before(async () => { folder = await mkdtemp(join(tmpdir(), 'warmpath-kube-')) })
-after(() => rm(folder, { recursive: true, force: true }))
-suite('double', false, () => KubeDouble.start((server) => writeKubeConfig(folder, server)))
+suite('double', false, () => KubeDouble.start())
 suite('real', kubeApiServer === '' ? 'WARMPATH_KUBE_APISERVER names no API server' : false, () => RealKube.start())
