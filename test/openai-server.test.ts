@@ -301,6 +301,18 @@ test('health, live, ready, metrics, wrong routes, methods, types and bodies', as
   assert.deepEqual([(await get('/health')).status, (await get('/ready')).status, server.inflight], [503, 503, 0])
 })
 
+test("busy thresholds: errors in Dynamo's form are the message alone", async () => {
+  const { post } = await start(saying('a'), { dynamoErrors: true })
+  for (const [body, status, message] of [
+    [{ model: 'none', active_decode_blocks_threshold: 0.5 }, 404, /none.*not found/], [{ model: 'tiny', active_decode_blocks_threshold: 2 }, 400, /active_decode_blocks_threshold/],
+  ] as const) {
+    const answer = await post('/busy_threshold', body)
+    const { error, ...others } = (await answer.json()) as { error: string }
+    assert.deepEqual([answer.status, others], [status, {}])
+    assert.match(error, message)
+  }
+})
+
 test('busy thresholds: read, set, refuse; writes through a forwarder need the token', async () => {
   const { get, post } = await start(saying('a'), { adminToken: 'hush' })
   const off = { model: 'tiny', active_decode_blocks_threshold: null, active_prefill_tokens_threshold: null, active_prefill_tokens_threshold_frac: null }

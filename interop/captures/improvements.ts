@@ -84,7 +84,6 @@ export const improvements: Readonly<Record<string, readonly Improvement[]>> = {
   http_endpoints: [
     ...['0.answer.body.data.0', '1.answer.body'].map((at) => ({ at: `${at}.owned_by`, why: 'the server names itself', check: (ours: unknown) => ours === 'warmpath' })),
     ...[8, 9, 10, 27].map((call) => ({ at: `${call}.answer.body`, why: 'every error says what to do' })),
-    ...[15, 16].map((call) => ({ at: `${call}.answer.body`, why: 'errors have one form on every route' })),
     ...[5, 6, 21, 22, 23].map((call) => ({ at: `${call}.answer`, why: 'routes of the rest of the API, which has tests of its own', byChance: true })),
   ],
   http_chat_validation: [{ at: '59', why: 'unknown members of nvext are passed over, with a warning', check: (ours) => (ours as { readonly answer: { readonly status: number } }).answer.status === 200 }, { at: '80', why: "the recording's tokenizer makes more tokens of this prompt than the context holds, ours fewer", byChance: true }],

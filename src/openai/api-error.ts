@@ -38,8 +38,8 @@ export interface ErrorForm {
   readonly overloadStatus: number
   /** Dynamo's flat body instead of OpenAI's nested one. */
   readonly dynamoErrors: boolean
-  /** Of the API that was asked; default OpenAI's. */
-  readonly style?: 'openai' | 'anthropic'
+  /** Of the API that was asked; default OpenAI's. `bare`: of operators, where Dynamo's body is the message alone. */
+  readonly style?: 'openai' | 'anthropic' | 'bare'
 }
 
 const retryAfterDefaultSeconds = 1
@@ -83,6 +83,7 @@ export function errorHeaders(detail: ApiErrorDetail, status: number): Record<str
 export function errorBody(detail: ApiErrorDetail, form: ErrorForm): JsonObject {
   const status = statusOf(detail, form)
   if (form.style === 'anthropic') return { type: 'error', error: { type: anthropicTypeOf(status, form), message: detail.message } }
+  if (form.dynamoErrors && form.style === 'bare') return { error: detail.message }
   if (form.dynamoErrors) return { message: detail.message, type: phraseOf(status, form), code: status }
   return { error: { message: detail.message, type: typeOf(status, form), param: detail.param ?? null, code: detail.code ?? detail.reason } }
 }

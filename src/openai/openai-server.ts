@@ -127,7 +127,7 @@ type Answer = (request: FastifyRequest, reply: FastifyReply) => void | Promise<v
 
 interface RouteTraits {
   /** How its errors look. */
-  readonly style?: 'anthropic'
+  readonly style?: 'anthropic' | 'bare'
   /** Needs no API key. */
   readonly isOpen?: boolean
 }
@@ -261,7 +261,7 @@ class Server implements OpenAiServer {
     if (this.#options.adminRoutes !== false) {
       // Writes have a rule of their own: loopback, or the admin token.
       this.#route('GET', '/busy_threshold', (_request, reply) => sendJson(reply, 200, listBusyThresholds(catalog)), open)
-      this.#route('POST', '/busy_threshold', (request, reply) => sendJson(reply, 200, changeBusyThresholds(catalog, bodyOf(request), request, adminToken)), open)
+      this.#route('POST', '/busy_threshold', (request, reply) => sendJson(reply, 200, changeBusyThresholds(catalog, bodyOf(request), request, adminToken)), { ...open, style: 'bare' })
     }
     this.#route('GET', '/docs', async (_request, reply) => { await reply.header('content-type', 'text/html; charset=utf-8').header('content-security-policy', docsPolicy).send(docsPage) }, open)
     this.#route('GET', '/openapi.json', (_request, reply) => sendJson(reply, 200, this.#document(paths)), open)
