@@ -62,7 +62,8 @@ function load(streams: number): { readonly failures: unknown[]; readonly sent: (
 test('a policy is exchanged under load: no request fails, a broken file leaves the old one in force and says why', async () => {
   const [first, second] = [await answer(), await answer()]
   const path = file('policy.js', prefers(first, 'first'))
-  const { live, metrics } = await small.liveRouter(['--policy', path])
+  // A machine that is busy with other tests is no fault of the policy.
+  const { live, metrics } = await small.liveRouter(['--policy', path, '--policy-budget-us', '10000000'])
   await ask()
   const running = load(8)
   await until('requests at the first worker', () => first.seen.length > 50)

@@ -102,7 +102,12 @@ function answer(response: ServerResponse, outcome: AdminAnswer): void {
 
 /** Errors: it cannot be read, or is empty. */
 function readToken(path: string): string {
-  const bytes = readFileSync(path)
+  let bytes: Buffer
+  try {
+    bytes = readFileSync(path)
+  } catch (error) {
+    throw new Error(`${path}: cannot be read (${(error as NodeJS.ErrnoException).code ?? String(error)}); check the path and its permissions`)
+  }
   const token = bytes.toString('utf8').trim()
   if (token === '' || bytes.length > tokenBytesMax) throw new Error(`${path}: expected a token of 1 to ${tokenBytesMax} bytes`)
   return token

@@ -57,7 +57,7 @@ export async function openAdmin<Command extends LiveCommand>(live: LiveSettings<
     return () => server.close()
   } catch (error) {
     const { code, message } = error as NodeJS.ErrnoException
-    throw new UsageError(code === 'EADDRINUSE' || code === 'EACCES' ? `--admin-port ${adminPort}: ${code === 'EACCES' ? 'may not be used' : 'is in use'}; give another, or 0 for a free one` : `--admin-token-file: ${message}`)
+    throw new UsageError(code === 'EADDRINUSE' || code === 'EACCES' ? `--admin-port ${adminPort}: ${code === 'EACCES' ? 'may not be used' : 'is in use'}; give another, or 0 for a free one` : `--admin-token-file ${message}`)
   }
 }
 
