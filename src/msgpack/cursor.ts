@@ -37,6 +37,42 @@ export class KeyTable {
   }
 }
 
+/**
+ * The one encoding that an item with two 64-bit integers mostly has: fixed bytes between two integers in their 9-byte form.
+ *
+ * Other encodings of the same are for general reading. The fixed parts have at least four bytes.
+ */
+export class PairTemplate {
+  readonly size: number
+  /** Where four fixed bytes lie, and what they are as a big-endian word. */
+  readonly offsets: Int32Array
+  readonly words: Uint32Array
+  readonly firstAt: number
+  readonly secondAt: number
+
+  constructor(before: Uint8Array, between: Uint8Array, after: Uint8Array) {
+    const mark = Uint8Array.of(0xcf)
+    const fixed = [Uint8Array.from([...before, ...mark]), Uint8Array.from([...between, ...mark]), after]
+    const starts = [0, fixed[0]!.length + 8, fixed[0]!.length + fixed[1]!.length + 16]
+    this.firstAt = fixed[0]!.length
+    this.secondAt = starts[2]! - 8
+    this.size = starts[2]! + after.length
+    const offsets: number[] = []
+    const words: number[] = []
+    fixed.forEach((bytes, part) => {
+      const view = new DataView(bytes.buffer)
+      for (let at = 0; at < bytes.length; at += 4) {
+        // The last four bytes may overlap those before.
+        const from = Math.min(at, bytes.length - 4)
+        offsets.push(starts[part]! + from)
+        words.push(view.getUint32(from))
+      }
+    })
+    this.offsets = Int32Array.from(offsets)
+    this.words = Uint32Array.from(words)
+  }
+}
+
 /** Values as `MsgpackCursor.readValue` makes them. Integers beyond 2^53 are bigints; map keys are strings. */
 export type MsgpackValue = null | boolean | number | bigint | string | Uint8Array | readonly MsgpackValue[] | { readonly [key: string]: MsgpackValue }
 
@@ -196,6 +232,10 @@ export class MsgpackCursor {
   /** An integer in [0, 2^64) as a bigint. Errors: others. */
   readBigU64(): bigint {
     const start = this.offset
+    if (this.#peekByte() === 0xcf) {
+      this.#need(8)
+      return this.#view.getBigUint64(start + 1)
+    }
     const value = BigInt(this.readInteger())
     if (value < 0n) throw new MsgpackError(`${value} is not a u64`, start)
     return value
@@ -217,6 +257,37 @@ export class MsgpackCursor {
     if (typeof value === 'bigint' || value < 0) throw new MsgpackError(`${value} is not a u64`, start)
     words[2 * index] = value >>> 0
     words[2 * index + 1] = Math.floor(value / 0x1_0000_0000)
+  }
+
+  /** `count` integers in a row, as `readU64` from index 0 on. */
+  readU64s(words: Uint32Array, count: number): void {
+    for (let index = 0; index < count; index += 1) this.readU64(words, index)
+  }
+
+  /**
+   * Reads items that a template describes, as often as they follow one another, at most `count` times; the first one fills index
+   * `index` of both lists. Returns how many were read; the cursor then stands before the first item that is otherwise.
+   */
+  readPairs(template: PairTemplate, first: Uint32Array, second: Uint32Array, index: number, count: number): number {
+    const view = this.#view
+    const { size, offsets, words, firstAt, secondAt } = template
+    const most = Math.min(count, Math.floor((this.end - this.offset) / size))
+    let at = this.offset
+    for (let read = 0; read < most; read += 1) {
+      for (let part = 0; part < offsets.length; part += 1) {
+        if (view.getUint32(at + offsets[part]!) === words[part]) continue
+        this.offset = at
+        return read
+      }
+      const word = 2 * (index + read)
+      first[word + 1] = view.getUint32(at + firstAt)
+      first[word] = view.getUint32(at + firstAt + 4)
+      second[word + 1] = view.getUint32(at + secondAt)
+      second[word] = view.getUint32(at + secondAt + 4)
+      at += size
+    }
+    this.offset = at
+    return most
   }
 
   /** As `readU64`, but negative 64-bit integers are taken as two's complement. */

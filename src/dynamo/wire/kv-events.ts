@@ -7,11 +7,12 @@
 import { hashCount, type HashList } from '../../model/hash-list.ts'
 import type { BlockMmInfo, KvEventData, RouterEvent, StorageTier } from '../../model/kv-event.ts'
 import { readBlockMmInfo, writeBlockMmInfo } from '../../msgpack/block-mm-info.ts'
-import { KeyTable, MsgpackError, type MsgpackCursor, type MsgpackValue } from '../../msgpack/cursor.ts'
+import { KeyTable, MsgpackError, PairTemplate, type MsgpackCursor, type MsgpackValue } from '../../msgpack/cursor.ts'
 import { MsgpackWriter } from '../../msgpack/writer.ts'
 import { decodePayload } from './payload.ts'
 
-const tiers: ReadonlySet<string> = new Set(['device', 'host_pinned', 'disk', 'external'])
+const tierNames: readonly StorageTier[] = ['device', 'host_pinned', 'disk', 'external']
+const tiers: ReadonlySet<string> = new Set(tierNames)
 
 export const isStorageTier = (text: string): text is StorageTier => tiers.has(text)
 
@@ -59,20 +60,25 @@ export function readKvEvent(cursor: MsgpackCursor): RouterEvent {
   return sessionId === null ? event : { ...event, sessionId }
 }
 
+const tierKeys = new KeyTable(tierNames)
+
 function readTier(cursor: MsgpackCursor): StorageTier {
   const start = cursor.offset
+  const known = tierNames[cursor.readKey(tierKeys, 0)]
+  if (known !== undefined) return known
+  cursor.offset = start
   const text = cursor.readString()
   if (!isStorageTier(text)) throw new MsgpackError(`unknown storage tier ${JSON.stringify(text.slice(0, 40))}`, start)
   return text
 }
 
+const domainNames = ['worker', 'cache_owner'] as const
+const domainKeys = new KeyTable(domainNames)
+
 function readDomain(cursor: MsgpackCursor): RouterEvent['residencyDomain'] {
-  if (cursor.peek() !== 'string') {
-    cursor.skip()
-    return 'unsupported'
-  }
-  const text = cursor.readString()
-  return text === 'worker' || text === 'cache_owner' ? text : 'unsupported'
+  if (cursor.peek() === 'string') return domainNames[cursor.readKey(domainKeys, 0)] ?? 'unsupported'
+  cursor.skip()
+  return 'unsupported'
 }
 
 interface InnerEvent {
@@ -129,7 +135,7 @@ function readRemoved(cursor: MsgpackCursor): KvEventData {
     if (cursor.readKey(removedKeys, 0) !== 0) { cursor.skip(); continue }
     const count = cursor.readArrayHeader()
     blockHashes = new Uint32Array(2 * count)
-    for (let index = 0; index < count; index += 1) cursor.readU64(blockHashes, index)
+    cursor.readU64s(blockHashes, count)
   }
   if (blockHashes === null) throw new MsgpackError('removed without block_hashes', start)
   return { kind: 'removed', blockHashes }
@@ -156,12 +162,17 @@ function readStored(cursor: MsgpackCursor): KvEventData {
   return { kind: 'stored', parentHash, startPosition, ...blocks }
 }
 
+/** A block as Dynamo writes it when it has no multimodal content: a map of three keys in this order. */
+const plainBlock = new PairTemplate(
+  Uint8Array.from([0x83, ...blockKeys.encoded[0]!]), blockKeys.encoded[1]!, Uint8Array.from([...blockKeys.encoded[2]!, 0xc0]),
+)
+
 function readBlocks(cursor: MsgpackCursor) {
   const count = cursor.readArrayHeader()
   const blockHashes = new Uint32Array(2 * count)
   const tokensHashes = new Uint32Array(2 * count)
   let mmInfos: (BlockMmInfo | null)[] | null = null
-  for (let block = 0; block < count; block += 1) {
+  for (let block = cursor.readPairs(plainBlock, blockHashes, tokensHashes, 0, count); block < count; block += 1) {
     const start = cursor.offset
     // Which of the two hashes were seen, as bits.
     let seen = 0
