@@ -23,10 +23,12 @@ import { policyScenarios } from './policies.ts'
 import { queueScenarios } from './queue.ts'
 import { replicaScenarios } from './replicas.ts'
 import { rowScenarios } from './rows.ts'
+import { selectionScenarios } from './selection.ts'
 import { sdkScenarios } from './sdk.ts'
 import { kubernetesScenarios } from './kubernetes.ts'
+import { stateScenarios } from './state.ts'
 import { vllmScenarios } from './vllm.ts'
 
 export const scenarios: readonly Scenario[] = [
-  ...endpointScenarios, ...failureScenarios, ...equalityScenarios, ...chainScenarios, ...disaggScenarios, ...combinationScenarios, ...conditionalScenarios, ...captureScenarios, ...frontendScenarios, ...modeScenarios, ...rowScenarios, ...apiScenarios, ...parserScenarios, ...globalRouterScenarios, ...etcdScenarios, ...churnScenarios, ...loadScenarios, ...queueScenarios, ...policyScenarios, ...replicaScenarios, ...sdkScenarios, ...planeScenarios, ...generationScenarios, ...durableScenarios, ...kubernetesScenarios, ...vllmScenarios,
+  ...endpointScenarios, ...failureScenarios, ...equalityScenarios, ...chainScenarios, ...disaggScenarios, ...combinationScenarios, ...conditionalScenarios, ...captureScenarios, ...frontendScenarios, ...modeScenarios, ...rowScenarios, ...apiScenarios, ...parserScenarios, ...globalRouterScenarios, ...etcdScenarios, ...churnScenarios, ...loadScenarios, ...queueScenarios, ...policyScenarios, ...replicaScenarios, ...selectionScenarios, ...sdkScenarios, ...planeScenarios, ...generationScenarios, ...durableScenarios, ...stateScenarios, ...kubernetesScenarios, ...vllmScenarios,
 ]

@@ -3,7 +3,7 @@ import type { RouterConfigOverride } from '../../model/routing-request.ts'
 import type { JsonObject } from '../../ports.ts'
 import { overrideError } from '../../scheduling/override.ts'
 import {
-  BodyError, booleanOf, choiceOf, listOf, maybe, numberOf, objectOf, required, textListOf, textOf, u32Of, u64Of, withDefault,
+  BodyError, booleanOf, choiceOf, countOf, listOf, maybe, numberOf, objectOf, required, textListOf, textOf, u32Of, u64Of, withDefault,
 } from '../body-fields.ts'
 import type { PartitionKey } from '../partition-key.ts'
 import { readPrompt, type PromptFields } from './prompt.ts'
@@ -99,3 +99,23 @@ export function readOverride(body: JsonObject): RouterConfigOverride | null {
 
 const entry = <Name extends string, Value>(name: Name, value: Value | null): { readonly [Key in Name]?: Value } =>
   (value === null ? {} : { [name]: value }) as { readonly [Key in Name]?: Value }
+
+export interface ReservationBody {
+  readonly key: PartitionKey
+  readonly selectionId: string
+  /** Null: the selection that was made under the id is booked. */
+  readonly workerId: bigint | null
+  readonly dpRank: number | null
+  readonly fields: PromptFields
+  readonly override: RouterConfigOverride | null
+  readonly effective: number | null
+  readonly tracks: boolean | null
+  readonly expectedOutputTokens: number | null
+}
+
+/** Errors: `BodyError`, also for fields that a booking by id does not use. */
+export const readReservation = (body: JsonObject): ReservationBody => ({
+  key: readKey(body), selectionId: required(body, 'selection_id', textOf), workerId: maybe(body, 'worker_id', u64Of), dpRank: maybe(body, 'dp_rank', u32Of),
+  fields: readPrompt(body), override: readOverride(body), effective: maybe(body, 'effective_prefill_tokens', countOf),
+  tracks: maybe(body, 'track_prefill_tokens', booleanOf), expectedOutputTokens: maybe(body, 'expected_output_tokens', u32Of),
+})

@@ -8,7 +8,7 @@ import type { RouterEvent } from '../../model/kv-event.ts'
 import type { JsonObject } from '../../ports.ts'
 import type { ActiveSequenceEvent } from '../../dynamo/wire/active-sequences.ts'
 import { failure, okAnswer, type Answer } from '../answer.ts'
-import { BodyError, countOf, maybe, numberOf, booleanOf, required, textOf, u32Of, u64Of } from '../body-fields.ts'
+import { BodyError, maybe, numberOf } from '../body-fields.ts'
 import { keyName, passesFilter, type PartitionKey } from '../partition-key.ts'
 import type { Reply } from '../routes.ts'
 import { Membership, type MembershipOptions } from './membership.ts'
@@ -16,7 +16,7 @@ import type { Partition } from './partition.ts'
 import { PendingSelections, type PendingLimits, type PendingSelection } from './pending-selections.ts'
 import { readPrompt } from './prompt.ts'
 import { Reservations } from './reservations.ts'
-import { readKey, readOverride, readSelectBody, type SelectBody } from './select-body.ts'
+import { readKey, readOverride, readReservation, readSelectBody, type ReservationBody, type SelectBody } from './select-body.ts'
 import { effectiveTokens, refusalAnswer, selectionJson, type BusyShares } from './selection-answers.ts'
 import { choose, routingRequestOf, steered, type Selected, type SelectionKind } from './selector.ts'
 import { boundTarget, commitSession, holdSession, sessionProblem } from './session-steering.ts'
@@ -221,14 +221,12 @@ export class SelectionService {
   // ---- Reservations --------------------------------------------------------------------------------------------------------
 
   reserve(body: JsonObject, call: CallContext): Reply {
-    const key = readKey(body)
-    const selectionId = required(body, 'selection_id', textOf)
-    const workerId = maybe(body, 'worker_id', u64Of)
-    const dpRank = maybe(body, 'dp_rank', u32Of)
+    const read = readReservation(body)
+    const { key, selectionId } = read
     if (this.#isClosed) return failure(503, closing)
-    if (workerId !== null) {
+    if (read.workerId !== null) {
       this.#pending.remove(key, selectionId)
-      return this.#reserveExplicit(key, selectionId, { workerId, dpRank: dpRank ?? 0 }, body, call)
+      return this.#reserveExplicit(read, { workerId: read.workerId, dpRank: read.dpRank ?? 0 }, call)
     }
     const pending = this.#pending.peek(key, selectionId, this.#now())
     if (pending === null) {
@@ -247,12 +245,8 @@ export class SelectionService {
     })
   }
 
-  #reserveExplicit(key: PartitionKey, selectionId: string, rank: PendingSelection['rank'], body: JsonObject, call: CallContext): Reply {
-    const fields = readPrompt(body)
-    const override = readOverride(body)
-    const effective = maybe(body, 'effective_prefill_tokens', countOf)
-    const tracks = maybe(body, 'track_prefill_tokens', booleanOf)
-    const expectedOutputTokens = maybe(body, 'expected_output_tokens', u32Of)
+  #reserveExplicit(read: ReservationBody, rank: PendingSelection['rank'], call: CallContext): Reply {
+    const { key, selectionId, fields, override, effective, tracks, expectedOutputTokens } = read
     const partition = this.membership.ready(key)
     if ('status' in partition) return partition
     const { prompt, hasLocal } = partition.hasher.forReservation(fields, override?.assumeKvReuse)
