@@ -38,7 +38,7 @@ const rooms: Readonly<Record<string, readonly string[]>> = {
   config: ['model', 'ports', 'affinity', 'disagg', 'queue', 'policies', 'load', 'scheduling', 'router', 'node', 'yaml'],
   // Load and bindings that several routers share.
   replicas: ['model', 'ports', 'hashing', 'affinity', 'router', 'dynamo'],
-  state: ['model', 'ports', 'router', 'dynamo/durable', 'node'],
+  state: ['model', 'ports', 'router', 'dynamo/durable/snapshot-codec', 'node'],
   standalone: ['model', 'ports', 'state', 'msgpack', 'disagg', 'affinity', 'replicas', 'router', 'hashing', 'dynamo', 'observability', 'config', 'http', 'node'],
   'global-router': ['model', 'ports', 'msgpack', 'standalone', 'dynamo'],
   // The services over HTTP: their state, and the sockets around it.

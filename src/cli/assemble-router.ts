@@ -14,7 +14,7 @@ import { remoteOf, type PoolFacts } from '../standalone/pool.ts'
 import { StandaloneRouter, type StandaloneRouterOptions } from '../standalone/router-service.ts'
 import type { LiveSettings } from './live-settings.ts'
 import { showLiveMetrics } from './live-settings-service.ts'
-import { durableEventsOf } from './durable-parts.ts'
+import { durableEventsOf, stateOf } from './durable-parts.ts'
 import type { NatsLink } from '../dynamo/nats/nats-link.ts'
 import { prefillOverrides } from './prefill-overrides.ts'
 import { showGauges } from './pool-gauges.ts'
@@ -65,7 +65,7 @@ export function assembleRouter(
   const caches = new SharedCaches(config.values.sharedCacheType, log)
   const prefillConfig = prefillOverrides(log)
   const service = new StandaloneRouter({
-    ...planes, options, durableEvents: planes.link === undefined ? null : durableEventsOf(config, { ...planes, link: planes.link }), observer: metrics.requests,
+    ...planes, options, durableEvents: planes.link === undefined ? null : durableEventsOf(config, { ...planes, link: planes.link }), stateOf: stateOf(config, planes), observer: metrics.requests,
     measured: (name, handler) => metered(metrics.endpoint(name), clock, handler),
     createRouter: (facts) => {
       metrics.setRole(facts.role)

@@ -1,9 +1,10 @@
-/** Durable KV events of the router's pools, from its options. */
+/** Durable KV events and state on disk of the router's pools, from its options. */
 import { DurableEvents } from '../dynamo/durable/durable-events.ts'
 import { NoJetStreamError } from '../dynamo/durable/jetstream-store.ts'
 import type { NatsLink } from '../dynamo/nats/nats-link.ts'
 import type { ParsedConfig } from '../config/parse-command.ts'
 import { UsageError } from '../config/usage-error.ts'
+import { StateKeeper } from '../state/state-keeper.ts'
 import type { StandaloneRouterParts } from '../standalone/router-service.ts'
 import type { Clock, Discovery, Log, Random } from '../ports.ts'
 
@@ -26,4 +27,11 @@ export function durableEventsOf({ values }: ParsedConfig<'router'>, parts: Durab
 export function durableStartError(error: unknown, link: NatsLink): unknown {
   if (!(error instanceof NoJetStreamError)) return error
   return new UsageError(`--router-durable-kv-events: the NATS server at ${link.servers} has no JetStream (${error.message}); start nats-server with -js, or leave the option out and give --state-dir, which keeps a snapshot on disk`)
+}
+
+/** State on disk, with `--state-dir`; null: none is kept. */
+export function stateOf({ values }: ParsedConfig<'router'>, { clock, log }: Pick<DurableParts, 'clock' | 'log'>): StandaloneRouterParts['stateOf'] {
+  const { stateDir: folder } = values
+  if (folder === null) return null
+  return (sources) => new StateKeeper({ ...sources, folder, clock, log, threshold: values.snapshotThreshold, reset: values.resetStates })
 }

@@ -4,7 +4,8 @@
  */
 import { AffinityTable, type AffinityRules } from '../affinity/affinity-table.ts'
 import type { RouterEvent } from '../model/kv-event.ts'
-import type { WorkerId } from '../model/worker.ts'
+import type { WorkerDescription, WorkerId, WorkerRank } from '../model/worker.ts'
+import type { StateKeeper, StateKeeperParts } from '../state/state-keeper.ts'
 import type { DurableEvents, DurableSink } from '../dynamo/durable/durable-events.ts'
 import type { Clock, Discovery, EndpointId, EventPlane, InstanceRecord, Log, Random, RequestPlaneClient } from '../ports.ts'
 import type { Router } from '../router/contract.ts'
@@ -46,6 +47,8 @@ export interface RoutedPoolParts {
   affinityOf?(facts: PoolFacts): AffinityRules | null
   /** Follows durable KV events of an endpoint's component; null or left out: not. */
   durableEvents?: ((endpoint: EndpointId, sink: DurableSink) => DurableEvents) | null
+  /** Keeps on disk what cannot be asked again; null or left out: nothing is kept. */
+  stateOf?: ((sources: Pick<StateKeeperParts, 'endpoint' | 'router' | 'liveOnly' | 'appliedEvents'>) => StateKeeper) | null
   /** Instances that may be used; left out: all. Call `recheck` when its answers have changed. */
   accepts?(instance: KnownInstance): boolean
 }
@@ -82,6 +85,8 @@ export class RoutedPool {
   readonly remote: RemoteIndex | null
   readonly #aside = new Set<WorkerId>()
   readonly #members = new Map<string, Member>()
+  /** State on disk of the first endpoint's workers; null: none is kept. */
+  readonly state: StateKeeper | null
   #isStarted = false
 
   constructor(parts: RoutedPoolParts) {
@@ -94,6 +99,10 @@ export class RoutedPool {
     this.remote = options.useRemoteIndexer === true ? new RemoteIndex({
       ...parts, workers: parts.endpoint, isApproximate: !options.useKvEvents, router: () => this.router, modelName: () => this.pool.facts?.modelName ?? null,
     }) : null
+    this.state = parts.stateOf?.({
+      endpoint: parts.endpoint, router: () => this.router, liveOnly: (rank) => this.follower?.liveOnlyEventId(rank) ?? null,
+      appliedEvents: () => Object.values(this.follower?.stats().applied ?? {}).reduce((sum, byStatus) => sum + byStatus.ok, 0),
+    }) ?? null
     this.pool = new WorkerPool({
       options: { blockSize: options.blockSize, strictBlockSize: options.strictBlockSize, cardGraceMs },
       log,
@@ -107,6 +116,7 @@ export class RoutedPool {
         const member = this.#memberOf(worker.workerId)
         member?.follower?.upsertWorker(worker)
         member?.durable?.workerKnown(worker.workerId)
+        this.#giveBack(worker, member?.follower ?? null)
         member?.replicas?.workerAdded(worker.workerId)
         this.onWorker?.()
       },
@@ -118,6 +128,22 @@ export class RoutedPool {
         }
       },
     })
+  }
+
+  /** What the state on disk says of a new worker. */
+  #giveBack(worker: WorkerDescription, follower: KvStateFollower | null): void {
+    const { state } = this
+    if (state === null) return
+    if (follower === null) return state.workerKnown(worker)
+    for (let dpRank = worker.dpStart; dpRank < worker.dpStart + worker.dpSize; dpRank += 1) {
+      const rank = { workerId: worker.workerId, dpRank }
+      if (state.wasApproximate(rank)) follower.wasApproximate(rank)
+    }
+  }
+
+  #setIndexMode(rank: WorkerRank, mode: 'events' | 'approximate'): void {
+    this.router?.setIndexMode(rank, mode)
+    if (mode === 'approximate') this.state?.restoreApproximate(rank)
   }
 
   /** Null until the first worker that can be used. */
@@ -193,10 +219,11 @@ export class RoutedPool {
     if (eventPlane === null) return { follower: null, loads: null, replicas: null, durable: null }
     const follower = options.useKvEvents && this.remote === null ? createKvStateFollower({
       endpoint, discovery, plane: eventPlane, client, clock, random, log, limits: { graceMs: options.kvEventGraceMs },
+      takeKept: (rank) => this.state?.takeLiveOnly(rank) ?? null,
       sink: {
         applyEvent: (event) => this.router?.applyEvent(event) ?? 'invalid_block',
         resetRank: (rank) => this.router?.resetRank(rank),
-        setIndexMode: (rank, mode) => this.router?.setIndexMode(rank, mode),
+        setIndexMode: (rank, mode) => this.#setIndexMode(rank, mode),
       },
     }) : null
     follower?.start()
@@ -247,6 +274,7 @@ export class RoutedPool {
 
   /** Before discovery and NATS are closed. Errors: none. */
   async endDurable(): Promise<void> {
+    await this.state?.write()
     await Promise.all([...this.#members.values()].map(({ durable }) => durable?.close()))
   }
 
@@ -254,6 +282,7 @@ export class RoutedPool {
   tick(): void {
     this.setAsideIds()
     this.router?.tick()
+    this.state?.tick()
     this.#affinity?.table.tick(this.#parts.clock.nowMs())
     this.pool.tick(this.#parts.clock.nowMs())
   }

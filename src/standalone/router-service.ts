@@ -66,6 +66,8 @@ export interface StandaloneRouterParts {
   createRouter(facts: PoolFacts): Router
   /** Follows durable KV events; `transport`: an address of this process. Null or left out: not. */
   durableEvents?: ((endpoint: EndpointId, transport: ServedEndpoint['transport'], sink: DurableSink) => DurableEvents) | null
+  /** See `RoutedPoolParts`. */
+  readonly stateOf?: RoutedPoolParts['stateOf']
   /** For the prefill stage: without active block tracking. */
   createPrefillRouter(facts: PoolFacts): Router
   /** How sessions are bound in the prefill stage, which a card may say. */
@@ -95,7 +97,7 @@ export class StandaloneRouter {
     const { options, discovery, client, eventPlane, clock, random, log } = parts
     this.workers = new RoutedPool({
       endpoint: options.workers, discovery, client, eventPlane, clock, random, log, options,
-      createRouter: (facts) => parts.createRouter(facts), durableEvents: this.#durableOf(),
+      stateOf: parts.stateOf ?? null, createRouter: (facts) => parts.createRouter(facts), durableEvents: this.#durableOf(),
       affinityOf: () => options.sessionAffinity,
     })
     this.generate = new RoutedGenerate({ pool: this.workers, prefillPool: () => this.#usablePrefill(), needsBootstrap: () => this.#needsBootstrap, onHandOver: (kind) => { this.#needsBootstrap ||= kind === 'bootstrap' }, client, clock, random, log, observer: parts.observer, options })
@@ -103,7 +105,7 @@ export class StandaloneRouter {
     if (options.prefillWorkers !== null) {
       const prefill = new RoutedPool({
         endpoint: options.prefillWorkers, discovery, client, eventPlane, clock, random, log, options,
-        createRouter: (facts) => parts.createPrefillRouter(facts), durableEvents: this.#durableOf(),
+        stateOf: parts.stateOf ?? null, createRouter: (facts) => parts.createPrefillRouter(facts), durableEvents: this.#durableOf(),
         affinityOf: (facts) => parts.prefillAffinity(facts),
       })
       prefill.onGone = (workerId) => this.generate.instanceGone(prefill, workerId)
@@ -144,6 +146,7 @@ export class StandaloneRouter {
     const { discovery, server, client, options, log, clock } = this.#parts
     await Promise.all([server.start(signal), client.start(signal), discovery.start(signal)])
     await refuseOccupiedName({ discovery, log, namespace: options.namespace, component: options.component, target: this.#targetName(), force: options.force })
+    await Promise.all([this.workers.state?.load(), this.prefill?.state?.load()])
     this.workers.start()
     this.prefill?.start()
     await Promise.all([this.workers.firstSync, this.prefill?.firstSync])

@@ -29,6 +29,14 @@ export interface RankContext {
   reset(rank: WorkerRank): void
   setMode(rank: WorkerRank, mode: IndexMode, reason: string): void
   addTask(task: RecoveryTask): void
+  /** What was kept of a rank whose source cannot be asked; null: nothing. */
+  takeKept(rank: WorkerRank): KeptBlocks | null
+}
+
+/** Blocks of a rank up to an event. */
+export interface KeptBlocks {
+  readonly lastEventId: bigint
+  readonly events: readonly RouterEvent[]
 }
 
 /** Several sources on one rank are what a publisher's change looks like: what is known is not trusted for longer. */
@@ -208,6 +216,23 @@ export class FollowedRank {
       },
     })
     this.#cursor.start()
+    const kept = source.recoveryTarget === null ? context.takeKept(rank) : null
+    if (kept === null) return
+    for (const event of kept.events) context.apply(event)
+    this.#cursor.resume(kept.lastEventId)
+  }
+
+  /** Newest event of a source that cannot be asked; null: there is no such source. */
+  get liveOnlyEventId(): bigint | null {
+    return this.#active !== null && this.#active.recoveryTarget === null ? this.#cursor?.lastEventId ?? null : null
+  }
+
+  /** The rank was indexed approximately before a restart: without a source it is again, at once. */
+  wasApproximate(): void {
+    if (!this.#isExpected || this.sourceCount > 0 || this.#isDurable || this.#mode === 'approximate') return
+    this.#grace?.cancel()
+    this.#grace = null
+    this.#setMode('approximate', 'it was before the restart, and has no event source')
   }
 
   #detach(): void {

@@ -17,7 +17,7 @@ import { BudgetedLoop } from './budgeted-loop.ts'
 import { decodeEventSource, kvEventsTopic } from './event-source.ts'
 import type { EventSource } from './event-source.ts'
 import { FollowedRank } from './followed-rank.ts'
-import type { IndexMode, RankContext } from './followed-rank.ts'
+import type { IndexMode, KeptBlocks, RankContext } from './followed-rank.ts'
 import { followOlderSources } from './older-sources.ts'
 import { createKvStateCounters } from './kv-state-stats.ts'
 import type { KvStateCounters, KvStateStats, RecoveryProgress } from './kv-state-stats.ts'
@@ -45,6 +45,8 @@ export interface KvStateFollowerParts {
   readonly log: Log
   readonly sink: KvStateSink
   readonly limits?: Partial<KvStateLimits>
+  /** What was kept of a rank whose source cannot be asked; left out: nothing is. */
+  takeKept?(rank: WorkerRank): KeptBlocks | null
 }
 
 export interface KvStateLimits extends RecoveryLimits {
@@ -72,6 +74,10 @@ export interface KvStateFollower {
   removeWorker(workerId: WorkerId): void
   /** A durable event. `unknown`: its rank is not known yet; `refused`: the rank has a source of its own. */
   applyDurable(event: RouterEvent): 'applied' | 'unknown' | 'refused'
+  /** A rank was indexed approximately before a restart. */
+  wasApproximate(rank: WorkerRank): void
+  /** Newest event of a rank whose source cannot be asked; null: it has no such source. */
+  liveOnlyEventId(rank: WorkerRank): bigint | null
   /** Ranks that are fed by durable events. */
   durableRanks(): readonly WorkerRank[]
   /** Counters and gauges as of now. */
@@ -133,6 +139,7 @@ class Follower implements KvStateFollower {
         sink.resetRank(rank)
       },
       setMode: (rank, mode, reason) => this.#setMode(rank, mode, reason),
+      takeKept: (rank) => parts.takeKept?.(rank) ?? null,
       addTask: (task) => {
         this.#tasks.push(task)
         this.#loop.wake()
@@ -180,6 +187,14 @@ class Follower implements KvStateFollower {
     const rank = this.#ranks.get(rankKey(event))
     if (rank === undefined || !rank.isExpected) return 'unknown'
     return rank.onDurable(event) ? 'applied' : 'refused'
+  }
+
+  wasApproximate(rank: WorkerRank): void {
+    this.#ranks.get(rankKey(rank))?.wasApproximate()
+  }
+
+  liveOnlyEventId(rank: WorkerRank): bigint | null {
+    return this.#ranks.get(rankKey(rank))?.liveOnlyEventId ?? null
   }
 
   durableRanks(): readonly WorkerRank[] {

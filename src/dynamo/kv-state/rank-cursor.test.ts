@@ -97,7 +97,7 @@ test('a clear of every domain ends a running recovery', () => {
   answer('dump', [stored(0, 1)], 4)
   assert.deepEqual(said(), [], 'the cancelled answer changes nothing')
   cursor.onEvent(clearedAll(2))
-  assert.deepEqual(said(), [], 'an old clear is old')
+  assert.deepEqual(said(), ['reset', 'ask null'], 'an id that came before is of a source that counts anew')
 })
 
 test('a clear of the worker domain waits its turn', () => {
@@ -257,3 +257,59 @@ class World {
     this.cursor.finishAnswer(BigInt(this.nextId - 1))
   }
 }
+
+test('a source that counts anew loses its blocks with its first event, and is asked', () => {
+  const { cursor, said, answer, blocks, stats } = fixture()
+  cursor.start()
+  answer('dump', [stored(0, 1), stored(1, 2)], 7)
+  cursor.onEvent(stored(6, 2))
+  assert.deepEqual(said().slice(-1), ['stored 1'], 'what the dump held already is old')
+  cursor.onEvent(stored(8, 8))
+  said()
+  cursor.onEvent(stored(1, 21))
+  assert.deepEqual(said(), ['reset', 'ask null'])
+  assert.equal(blocks.held.size, 0)
+  answer('dump', [stored(0, 21)], 1)
+  cursor.onEvent(stored(2, 22))
+  assert.deepEqual([...blocks.held], [21n, 22n])
+  assert.deepEqual([stats.restarts, stats.gaps], [1, 0])
+  // One that begins anew while it is asked is asked again.
+  cursor.onEvent(stored(9, 9))
+  said()
+  cursor.onEvent(stored(1, 31))
+  assert.deepEqual(said(), ['cancel', 'reset', 'ask null'])
+})
+
+test('a live-only source that counts anew goes on from its first event', () => {
+  const { cursor, said, blocks } = fixture(false)
+  for (const event of [stored(1, 1), stored(2, 2), stored(1, 5), stored(2, 6)]) cursor.onEvent(event)
+  assert.deepEqual([...blocks.held], [5n, 6n])
+  assert.ok(said().includes('reset'))
+})
+
+test('repeated events of a source that did not begin anew cause ever fewer questions', () => {
+  const { cursor, said, answer, blocks } = fixture()
+  cursor.start()
+  answer('dump', [stored(0, 1)], 5)
+  said()
+  let asked = 0
+  for (let round = 0; round < 1000; round += 1) {
+    cursor.onEvent(stored(6, 6))
+    if (said().includes('ask null')) {
+      asked += 1
+      answer('dump', [stored(0, 1), stored(1, 6)], 6)
+    }
+  }
+  assert.ok(asked >= 1 && asked <= 4, `${asked} questions`)
+  assert.deepEqual([...blocks.held], [1n, 6n])
+})
+
+test('what was kept of a live-only source counts when no event is missing, and goes when one is', () => {
+  for (const [next, held] of [[6, [1n, 6n]], [7, [7n]]] as const) {
+    const { cursor, blocks } = fixture(false)
+    blocks.apply(stored(0, 1))
+    cursor.resume(5n)
+    cursor.onEvent(stored(next, next))
+    assert.deepEqual([...blocks.held], held)
+  }
+})

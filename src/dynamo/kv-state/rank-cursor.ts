@@ -32,9 +32,11 @@ export interface CursorStats {
   /** Events applied although earlier ones are missing. */
   appliedDegraded: number
   fenced: number
+  /** Times that a source began to count anew. */
+  restarts: number
 }
 
-export const createCursorStats = (): CursorStats => ({ ignoredOld: 0, gaps: 0, bufferEvicted: 0, appliedDegraded: 0, fenced: 0 })
+export const createCursorStats = (): CursorStats => ({ ignoredOld: 0, gaps: 0, bufferEvicted: 0, appliedDegraded: 0, fenced: 0, restarts: 0 })
 
 /** Live events that wait during a recovery, per rank. */
 export const recoveryBufferMax = 1024
@@ -58,6 +60,13 @@ export class RankCursor {
   /** Start of the newest recovery that was to fill a gap: the same question is not asked twice. */
   #gapAsked: bigint | null = null
   #isDump = false
+  /** Id of the newest live event, applied or not. */
+  #seen: bigint | null = null
+  /** Where the source stood when it seemed to begin anew. */
+  #suspected: bigint | null = null
+  #falseAlarms = 0
+  /** Events of that kind that are not looked at, after alarms that were none. */
+  #ignored = 0
   /** Events were applied over a gap that nobody filled: only a full dump can mend that. */
   #isDegraded = false
 
@@ -84,9 +93,17 @@ export class RankCursor {
     if (this.#state === 'initial' && this.#options.canRecover) this.#recover(null)
   }
 
+  /** Goes on after an event that a process before this one has applied. */
+  resume(lastEventId: bigint): void {
+    if (this.#state !== 'initial') return
+    this.#last = lastEventId
+    this.#state = 'live'
+  }
+
   /** A live event of this rank. */
   onEvent(event: RouterEvent): void {
     if (this.#state === 'fenced') return
+    if (this.#isRestart(event)) return this.#restart(event)
     const last = this.#last
     if (last !== null && event.eventId <= last) {
       this.#options.stats.ignoredOld += 1
@@ -148,6 +165,11 @@ export class RankCursor {
   /** All of the answer was applied; `lastEventId` is the newest event in it, null when the answer knew of none. */
   finishAnswer(lastEventId: bigint | null): void {
     if (this.#state !== 'recovering') return
+    if (this.#suspected !== null && lastEventId !== null) {
+      this.#falseAlarms = lastEventId >= this.#suspected ? this.#falseAlarms + 1 : 0
+      this.#ignored = this.#falseAlarms === 0 ? 0 : 64 << Math.min(this.#falseAlarms, 10)
+      this.#suspected = null
+    }
     const known = this.#last
     if (lastEventId !== null && (known === null || lastEventId > known)) this.#last = lastEventId
     if (this.#isDump) this.#isDegraded = false
@@ -167,6 +189,35 @@ export class RankCursor {
     if (this.#state !== 'recovering') return
     this.#state = this.#last === null ? 'initial' : 'live'
     this.#drain(true)
+  }
+
+  /** Live events of one source come in order: an id that does not grow, and is not new, is of a source that counts anew. */
+  #isRestart(event: RouterEvent): boolean {
+    const seen = this.#seen
+    this.#seen = event.eventId
+    if (seen === null || event.eventId > seen || this.#last === null || event.eventId > this.#last) return false
+    if (this.#ignored > 0) {
+      this.#ignored -= 1
+      return false
+    }
+    return true
+  }
+
+  /** What is known is of an engine that is no more: it goes at once, and the source is asked. */
+  #restart(event: RouterEvent): void {
+    const { effects, stats, canRecover } = this.#options
+    stats.restarts += 1
+    if (this.#state === 'recovering') effects.cancelRecovery()
+    this.#buffer.length = 0
+    this.#suspected = this.#last
+    this.#last = null
+    this.#gapAsked = null
+    this.#isDegraded = false
+    this.#state = 'initial'
+    effects.reset()
+    if (!canRecover) return this.#apply(event)
+    this.#hold(event)
+    this.#recover(null)
   }
 
   #recover(startEventId: bigint | null): void {

@@ -1,0 +1,141 @@
+/**
+ * One pool's state on disk: a line that names format and version, a line of JSON that says what follows, and the blocks.
+ *
+ * The blocks are a list of stored events in the layout of Dynamo 1.3's snapshots. The file is written whole under another name, synced
+ * and renamed, so a reader sees the old one or the new one. What is torn, foreign or newer is refused by name.
+ */
+import { createHash } from 'node:crypto'
+import { mkdir, open, readFile, rename, rm } from 'node:fs/promises'
+import { dirname } from 'node:path'
+import { decodeSnapshot, encodeSnapshot, SnapshotError } from '../dynamo/durable/snapshot-codec.ts'
+import type { RouterEvent } from '../model/kv-event.ts'
+import type { WorkerRank } from '../model/worker.ts'
+
+export const stateFormat = 'warmpath-state'
+export const stateVersion = 1
+
+/** A rank as it was. `lastEventId`: of its newest event; null for one that was fed by routing decisions. */
+export interface KeptRank extends WorkerRank {
+  readonly lastEventId: bigint | null
+  readonly events: readonly RouterEvent[]
+}
+
+export interface KeptState {
+  /** `namespace.component.endpoint` of the workers. */
+  readonly target: string
+  readonly blockSize: number
+  readonly isEagle: boolean
+  /** Unix time. Units: ms. */
+  readonly writtenAtMs: number
+  readonly ranks: readonly KeptRank[]
+}
+
+/** A file that cannot be used; the message says why. */
+export class StateFileError extends Error {
+  override readonly name = 'StateFileError'
+}
+
+/** The bytes of a state. */
+export function encodeState(state: KeptState): Uint8Array {
+  const { ranks, ...rest } = state
+  const body = encodeSnapshot(ranks.flatMap(({ events }) => events), '1.3')
+  const header = JSON.stringify({
+    ...rest, bytes: body.length, sha256: sha256(body),
+    ranks: ranks.map(({ workerId, dpRank, lastEventId, events }) => [workerId.toString(), dpRank, lastEventId?.toString() ?? null, events.length]),
+  })
+  return Buffer.concat([Buffer.from(`${stateFormat} ${stateVersion}\n${header}\n`), body])
+}
+
+/** Reads a state. Errors: `StateFileError` for bytes of another program, of a later version, or that are not whole. */
+export function decodeState(bytes: Uint8Array): KeptState {
+  const buffer = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+  const first = lineAt(buffer, 0, 100)
+  const version = first === null ? null : /^warmpath-state (\d{1,9})$/.exec(first.text)
+  if (first === null || version === null) throw new StateFileError(`it is not a file of this program: it does not begin with "${stateFormat}"`)
+  if (Number(version[1]) > stateVersion) throw new StateFileError(`it has version ${version[1]}, this program reads versions up to ${stateVersion}`)
+  const second = lineAt(buffer, first.end, buffer.length)
+  if (second === null) throw new StateFileError('it is torn: its head is not whole')
+  const head = headOf(second.text)
+  const body = buffer.subarray(second.end)
+  if (body.length !== head.bytes) throw new StateFileError(`it is torn: ${body.length} of ${head.bytes} bytes are there`)
+  if (sha256(body) !== head.sha256) throw new StateFileError('its content is damaged: the checksum differs')
+  return { ...head.state, ranks: ranksOf(head.ranks, body) }
+}
+
+function ranksOf(rows: readonly Row[], body: Uint8Array): KeptRank[] {
+  let events: readonly RouterEvent[]
+  try {
+    events = decodeSnapshot(body).events
+  } catch (error) {
+    if (!(error instanceof SnapshotError)) throw error
+    throw new StateFileError(`its content is damaged: ${error.message}`)
+  }
+  let start = 0
+  return rows.map(([workerId, dpRank, lastEventId, count]) => {
+    const own = events.slice(start, (start += count))
+    return { workerId: BigInt(workerId), dpRank, lastEventId: lastEventId === null ? null : BigInt(lastEventId), events: own }
+  })
+}
+
+type Row = readonly [workerId: string, dpRank: number, lastEventId: string | null, count: number]
+
+interface Head {
+  readonly state: Omit<KeptState, 'ranks'>
+  readonly bytes: number
+  readonly sha256: string
+  readonly ranks: readonly Row[]
+}
+
+function headOf(text: string): Head {
+  let value: Record<string, unknown>
+  try {
+    value = JSON.parse(text) as Record<string, unknown>
+  } catch {
+    throw new StateFileError('it is torn: its head is not JSON')
+  }
+  const { target, blockSize, isEagle, writtenAtMs, bytes, sha256: sum, ranks } = value
+  const isRow = (row: unknown): row is Row => Array.isArray(row) && row.length === 4 && /^\d{1,20}$/.test(String(row[0])) && Number.isSafeInteger(row[1]) &&
+    (row[2] === null || /^\d{1,20}$/.test(String(row[2]))) && Number.isSafeInteger(row[3])
+  if (typeof target !== 'string' || typeof blockSize !== 'number' || typeof isEagle !== 'boolean' || typeof writtenAtMs !== 'number' || typeof bytes !== 'number' ||
+    typeof sum !== 'string' || !Array.isArray(ranks) || !ranks.every(isRow)) throw new StateFileError('its head lacks a field, or one has another type')
+  return { state: { target, blockSize, isEagle, writtenAtMs }, bytes, sha256: sum, ranks }
+}
+
+function lineAt(buffer: Buffer, start: number, most: number): { readonly text: string; readonly end: number } | null {
+  const end = buffer.indexOf(0x0a, start)
+  return end < 0 || end - start > most ? null : { text: buffer.toString('utf8', start, end), end: end + 1 }
+}
+
+const sha256 = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('hex')
+
+/** Null: there is no file. Errors: `StateFileError`; what reading a file throws. */
+export async function readState(path: string): Promise<KeptState | null> {
+  try {
+    return decodeState(await readFile(path))
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return null
+    throw error
+  }
+}
+
+/** Replaces the file. Errors: what the file system says; the old file stays then. */
+export async function writeState(path: string, state: KeptState): Promise<void> {
+  await mkdir(dirname(path), { recursive: true })
+  const temporary = `${path}.${process.pid}.tmp`
+  try {
+    const file = await open(temporary, 'w', 0o600)
+    try {
+      await file.writeFile(encodeState(state))
+      await file.sync()
+    } finally {
+      await file.close()
+    }
+    await rename(temporary, path)
+  } catch (error) {
+    await rm(temporary, { force: true })
+    throw error
+  }
+}
+
+/** No file is fine. */
+export const removeState = (path: string): Promise<void> => rm(path, { force: true })
