@@ -1,4 +1,4 @@
-/** `npm run bench [-- router|frontend|startup|kernels …] [options]`: measures, prints, and keeps the figures of runs that count. */
+/** `npm run bench [-- router|frontend|startup|index|kernels …] [options]`: measures, prints, and keeps the figures of runs that count. */
 import { existsSync, mkdirSync, writeFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { parseArgs } from 'node:util'
@@ -6,6 +6,8 @@ import { prepareDynamo, type DynamoInstallation } from '../interop/dynamo-venv.t
 import { repoRoot } from '../test/repo-root.ts'
 import { compareFrontends, topologies, type FrontendCell } from './frontend-compare.ts'
 import { frontendText } from './frontend-report.ts'
+import { compareIndexes } from './index/compare.ts'
+import { indexText } from './index/text.ts'
 import { benchDecision } from './kernels/decision.ts'
 import { benchEventDecoding } from './kernels/event-decoding.ts'
 import { benchHashing } from './kernels/hashing.ts'
@@ -17,10 +19,11 @@ import { measureStartup } from './startup.ts'
 
 const help = `npm run bench [-- SECTION ...] [options]
 
-Sections: router, frontend, startup, kernels; all when none is named.
+Sections: router, frontend, startup, index, kernels; all when none is named.
   --rounds N        rounds of the comparisons and of the index (7); fewer than 5 are printed but not kept
   --starts N        starts of each router (9); fewer than 9 are not kept
   --seconds S       length of one turn of a comparison (4)
+  --entries N       leaves out workloads of the index with more entries (10000000); fewer are not kept
   --cells A,B       router: concurrency x output tokens (1x16,16x16,64x16,16x128)
   --http-cells A,B  frontend: the same (16x16,16x128), each streamed and whole, aggregated and disaggregated
   --cli PATH        our command line (dist/cli/main.js, or WARMPATH_BENCH_CLI)
@@ -29,7 +32,7 @@ Sections: router, frontend, startup, kernels; all when none is named.
   --force           begin in spite of a load average above 1.5; not kept
   --keep            keep the figures all the same
 `
-const sectionNames: readonly string[] = ['router', 'frontend', 'startup', 'kernels']
+const sectionNames: readonly string[] = ['router', 'frontend', 'startup', 'index', 'kernels']
 const loadMax = 1.5
 const say = (text: string): void => { process.stdout.write(`${text}\n`) }
 
@@ -39,6 +42,7 @@ function readOptions() {
   const { values, positionals } = parseArgs({
     allowPositionals: true,
     options: {
+      entries: { type: 'string', default: '10000000' },
       rounds: { type: 'string', default: '7' }, starts: { type: 'string', default: '9' }, seconds: { type: 'string', default: '4' },
       cells: { type: 'string', default: '1x16,16x16,64x16,16x128' }, cli: { type: 'string', default: process.env['WARMPATH_BENCH_CLI'] ?? join(repoRoot, 'dist', 'cli', 'main.js') },
       'http-cells': { type: 'string', default: '16x16,16x128' }, 'router-args': { type: 'string', default: '' }, profile: { type: 'string' }, force: { type: 'boolean', default: false }, keep: { type: 'boolean', default: false }, help: { type: 'boolean', default: false },
@@ -48,7 +52,7 @@ function readOptions() {
   const unknown = sections.find((name) => !sectionNames.includes(name))
   if (unknown !== undefined) throw new BenchError(`section ${unknown} is unknown; there are ${sectionNames.join(', ')}`)
   return {
-    sections, help: values.help, force: values.force, keep: values.keep, routerArguments: values['router-args'].split(' ').filter(Boolean), cliPath: resolve(values.cli), profile: values.profile ?? null,
+    sections, entriesMax: positive('--entries', values.entries), help: values.help, force: values.force, keep: values.keep, routerArguments: values['router-args'].split(' ').filter(Boolean), cliPath: resolve(values.cli), profile: values.profile ?? null,
     rounds: positive('--rounds', values.rounds), starts: positive('--starts', values.starts), seconds: positive('--seconds', values.seconds), cells: parseCells('--cells', values.cells), httpCells: parseCells('--http-cells', values['http-cells']),
   }
 }
@@ -92,7 +96,7 @@ async function run(): Promise<void> {
   if (load > loadMax && !options.force) {
     throw new BenchError(`the load average is ${load.toFixed(2)}, above ${loadMax}: figures taken now would be of the machine's other work. Wait, or use --force`)
   }
-  const needsDynamo = sections.some((name) => name !== 'kernels')
+  const needsDynamo = sections.some((name) => name !== 'kernels' && name !== 'index')
   if (needsDynamo && !existsSync(cliPath)) throw new BenchError(`${cliPath} is not there: run npm run build, or name it with --cli`)
   const dynamo = needsDynamo ? requireDynamo() : null
   const results: { -readonly [Key in keyof Results]: Results[Key] } = { ...readResults() }
@@ -114,13 +118,18 @@ async function run(): Promise<void> {
     results.startup = { circumstances: facts, figures: await measureStartup(dynamo, cliPath, starts) }
     say(`\n${startupText(results.startup)}\n`)
   }
+  if (sections.includes('index')) {
+    const facts = circumstances(rounds, 0)
+    results.index = { circumstances: facts, figures: compareIndexes({ rounds, entriesMax: options.entriesMax, progress: say }) }
+    say(`\n${indexText(results.index)}\n`)
+  }
   if (sections.includes('kernels')) {
     const facts = circumstances(rounds, 0)
     const figures = { hashing: benchHashing(), index: benchIndex(rounds), decision: benchDecision(), eventDecoding: benchEventDecoding() }
     results.kernels = { circumstances: facts, figures }
     say(`\n${kernelsText(results.kernels)}\n`)
   }
-  const counts = !options.force && options.profile === null && rounds >= 5 && (starts >= 9 || !sections.includes('startup'))
+  const counts = !options.force && options.entriesMax >= 10_000_000 && options.profile === null && rounds >= 5 && (starts >= 9 || !sections.includes('startup'))
   if (!counts && !options.keep) return say('not kept: too few rounds or starts, forced, or profiled (--keep keeps it)')
   writeResults(results)
   writeFileSync(join(repoRoot, 'docs', 'benchmarks.md'), benchmarksPage(readResults()))

@@ -1,4 +1,5 @@
 /** Results as Markdown: what the terminal shows and what `docs/benchmarks.md` holds. */
+import { indexText } from './index/text.ts'
 import { median } from './measure.ts'
 import { frontendText } from './frontend-report.ts'
 import { circumstancesText, digits, short, span, table, verdict, verdictTable, type Verdict } from './markdown.ts'
@@ -104,7 +105,7 @@ export function kernelsText({ circumstances, figures }: Section<KernelFigures>):
 }
 
 /** The whole page. */
-export function benchmarksPage({ router, frontend, startup, kernels }: Results): string {
+export function benchmarksPage({ router, frontend, startup, index, kernels }: Results): string {
   return [
     '# Benchmarks',
     'Written by `npm run bench` from `bench/results/latest.json`; do not edit. Figures are of the machine and day that each section names.',
@@ -113,9 +114,11 @@ export function benchmarksPage({ router, frontend, startup, kernels }: Results):
     ...(router === undefined ? [] : ['## The router beside the real one', routerText(router)]),
     ...(frontend === undefined ? [] : ['## The frontend beside the real one', frontendText(frontend)]),
     ...(startup === undefined ? [] : ['## Start', startupText(startup)]),
+    ...(index === undefined ? [] : ['## Index, decisions and KV events beside the Rust crate', indexText(index)]),
     ...(kernels === undefined ? [] : ['## Kernels', kernelsText(kernels)]),
     '## How to repeat',
     '```\nnpm run bench                        # everything, about twenty minutes\nnpm run bench -- router --rounds 7    # one comparison alone\nnpm run bench -- frontend\n' +
+      'npm run bench -- index --rounds 5     # the counterpart needs cargo; half an hour\n' +
       'npm run bench -- kernels startup\nnpm run bench -- router --cells 16x16 --rounds 1 --seconds 1 --force    # a first look: not kept\n```',
     'The comparison needs Python 3.10 or later: the real Dynamo is installed into a git-ignored folder, or taken from `WARMPATH_DYNAMO_VENV`. Nothing else may run ' +
       'meanwhile: the run does not begin above a load average of 1.5. Both routers run in one deployment with file discovery, TCP and ZMQ, each over two trivial workers; ' +

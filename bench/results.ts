@@ -6,6 +6,7 @@ import { dirname, join } from 'node:path'
 import { dynamoVersion } from '../interop/dynamo-venv.ts'
 import { repoRoot } from '../test/repo-root.ts'
 import type { FrontendFigures } from './frontend-compare.ts'
+import type { IndexFigures } from './index/compare.ts'
 import type { DecisionRow } from './kernels/decision.ts'
 import type { EventDecodingRow } from './kernels/event-decoding.ts'
 import type { HashingRow } from './kernels/hashing.ts'
@@ -42,6 +43,7 @@ export interface Results {
   readonly format: 'warmpath-bench'
   readonly version: 1
   readonly kernels?: Section<KernelFigures>
+  readonly index?: Section<IndexFigures>
   readonly router?: Section<RouterFigures>
   readonly frontend?: Section<FrontendFigures>
   readonly startup?: Section<StartupFigures>
