@@ -27,7 +27,7 @@ const rooms: Readonly<Record<string, readonly string[]>> = {
   // The raw engines' codec and the simulated engine; the worker wrapper below composes Dynamo parts.
   engines: ['model', 'ports', 'msgpack', 'hashing', 'kv-events', 'index', 'node', 'dynamo', 'system-ports', 'worker', '@noble/hashes'],
   // The worker SDK: makes its planes as the commands do. Of the engines it knows the codec of their event sockets, no more.
-  worker: ['cli/planes', 'model', 'ports', 'system-ports', 'kv-events', 'engines/raw-kv-events', 'dynamo', 'observability', 'config', 'node', 'zeromq', '@noble/hashes'],
+  worker: ['planes', 'model', 'ports', 'system-ports', 'kv-events', 'engines/raw-kv-events', 'dynamo', 'observability', 'config', 'node', 'zeromq', '@noble/hashes'],
   http: ['model', 'ports', 'msgpack', 'node', 'dynamo', 'lossless-json'],
   text: ['model', 'ports', 'node', '@huggingface/jinja', '@huggingface/tokenizers', 'tokenizers'],
   // What models write: text in pieces to content, reasoning and tool calls.
@@ -43,6 +43,7 @@ const rooms: Readonly<Record<string, readonly string[]>> = {
   'global-router': ['model', 'ports', 'msgpack', 'standalone', 'dynamo'],
   // The services over HTTP: their state, and the sockets around it.
   services: ['model', 'ports', 'msgpack', 'hashing', 'kv-events', 'engines/raw-kv-events', 'index', 'load', 'scheduling', 'queue', 'affinity', 'router', 'dynamo/wire/json', 'dynamo/wire/active-sequences', 'dynamo/event-plane/zmq-library', 'http', 'observability', 'node', 'zeromq'],
+  planes: ['ports', 'config', 'dynamo'],
   // Composition: may know everything.
   cli: ['*'],
   frontend: ['*'],

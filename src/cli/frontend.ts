@@ -1,11 +1,6 @@
 /** `warmpath frontend`: the models of a deployment over an OpenAI-compatible HTTP API. */
-import { readFileSync } from 'node:fs'
 import { effectiveEnvironment } from '../config/effective-environment.ts'
-import { parseCommand, type ParsedConfig } from '../config/parse-command.ts'
-import { UsageError } from '../config/usage-error.ts'
-import { createDiscovery } from '../dynamo/discovery/create-discovery.ts'
-import { DiscoveryOptionError, discoveryOptionsFromEnv } from '../dynamo/discovery/discovery-options.ts'
-import { createLog, type ProcessLog } from '../observability/log.ts'
+import type { ParsedConfig } from '../config/parse-command.ts'
 import type { ApiKeys } from '../openai/api-keys.ts'
 import { createOpenAiServer, type OpenAiServer } from '../openai/openai-server.ts'
 import type { Log } from '../ports.ts'
@@ -13,44 +8,27 @@ import { systemClock, systemRandom } from '../system-ports.ts'
 import { assembleFrontend, type AssembledFrontend } from './assemble-frontend.ts'
 import { LiveSettings } from './live-settings.ts'
 import { openAdmin } from './live-settings-service.ts'
+import { openDiscovery } from '../planes/open-discovery.ts'
 import { showPlaneMetrics } from './plane-metrics.ts'
-import { createPlanes } from './planes.ts'
+import { runService, type Environment, type ServiceRun } from './service-run.ts'
+import { createPlanes } from '../planes/planes.ts'
 import { ListenerFiles } from './listener-files.ts'
 import { packageVersion } from './version.ts'
 
-type Environment = Readonly<Record<string, string | undefined>>
 type Config = ParsedConfig<'frontend'>
 
 /** Runs until a signal or a failure. Gives the exit code: 0 drained, 1 runtime. Errors: `UsageError`; the port cannot be bound. */
-export async function runFrontend(argv: readonly string[], env: Environment): Promise<number> {
-  const parsed = await parseCommand('frontend', argv, env, (path) => readFileSync(path))
-  if (parsed.kind !== 'config') return 0
-  const log = createLog({ level: parsed.values.log, jsonl: parsed.values.logJson })
-  for (const warning of parsed.warnings) log.warn({ stage: 'config' }, warning)
-  log.info({ stage: 'start', version: packageVersion() }, 'Starting the frontend')
-  const stop = new AbortController()
-  const signalled = new Promise<void>((resolve) => {
-    for (const name of ['SIGTERM', 'SIGINT'] as const) process.once(name, () => { stop.abort(new Error(`${name} received`)); resolve() })
-  })
-  // Timers of the parts do not keep the process; while they wait, for etcd say, nothing else would.
-  const keepAlive = setInterval(() => {}, 2 ** 30)
-  try {
-    return await serve(new LiveSettings({ config: parsed, argv, env, log }), env, log, stop.signal, signalled)
-  } catch (error) {
-    if (error instanceof UsageError) throw error
-    if (stop.signal.aborted) return 0
-    throw error
-  } finally {
-    clearInterval(keepAlive)
-    log.flush()
-  }
-}
+export const runFrontend = (argv: readonly string[], env: Environment): Promise<number> => runService('frontend', argv, env, serve)
 
-async function serve(live: LiveSettings<'frontend'>, env: Environment, log: ProcessLog, signal: AbortSignal, signalled: Promise<void>): Promise<number> {
+async function serve(run: ServiceRun<'frontend'>): Promise<number> {
+  const { env, log, signal, signalled } = run
+  log.info({ stage: 'start', version: packageVersion() }, 'Starting the frontend')
+  const live = new LiveSettings(run)
   const { config } = live
   const clock = systemClock()
   const random = systemRandom()
-  const discovery = createDiscovery({ ...discoveryOptions(config, env), clock, log })
+  // A flag counts before the variable that discovery reads itself.
+  const discovery = openDiscovery({ ...effectiveEnvironment(config, env), DYN_DISCOVERY_BACKEND: config.values.discoveryBackend }, { clock, log })
   const files = new ListenerFiles(config.values, log)
   const planes = await createPlanes(config.values, { discovery, clock, random, log })
   await Promise.all([live.start(), discovery.start(signal), planes.start(signal)])
@@ -74,16 +52,6 @@ async function serve(live: LiveSettings<'frontend'>, env: Environment, log: Proc
   } finally {
     for (const close of closing.reverse()) await close()
     log.info({ stage: 'end' }, 'drained')
-  }
-}
-
-/** A flag counts before the variable that discovery reads itself. */
-function discoveryOptions(config: Config, env: Environment): ReturnType<typeof discoveryOptionsFromEnv> {
-  try {
-    return discoveryOptionsFromEnv({ ...effectiveEnvironment(config, env), DYN_DISCOVERY_BACKEND: config.values.discoveryBackend })
-  } catch (error) {
-    if (error instanceof DiscoveryOptionError) throw new UsageError(error.message)
-    throw error
   }
 }
 

@@ -4,8 +4,6 @@ import { resolve } from 'node:path'
 import { effectiveEnvironment } from '../config/effective-environment.ts'
 import type { ParsedConfig } from '../config/parse-command.ts'
 import { UsageError } from '../config/usage-error.ts'
-import { createDiscovery } from '../dynamo/discovery/create-discovery.ts'
-import { DiscoveryOptionError, discoveryOptionsFromEnv } from '../dynamo/discovery/discovery-options.ts'
 import { parseJsonBytes } from '../dynamo/wire/json.ts'
 import { readModelFiles } from '../worker/model-files.ts'
 import { GlobalRouter, type GlobalRouterOptions } from '../global-router/global-router.ts'
@@ -15,8 +13,9 @@ import { startSystemServer } from '../observability/system-server.ts'
 import type { Json, JsonObject } from '../ports.ts'
 import { metered } from '../standalone/metered.ts'
 import { systemClock, systemRandom } from '../system-ports.ts'
+import { openDiscovery } from '../planes/open-discovery.ts'
 import { showPlaneMetrics } from './plane-metrics.ts'
-import { createPlanes } from './planes.ts'
+import { createPlanes } from '../planes/planes.ts'
 import { runService, type Environment, type ServiceRun } from './service-run.ts'
 import { packageVersion } from './version.ts'
 
@@ -31,7 +30,7 @@ async function serve({ config, env, log, signal, signalled }: ServiceRun<'global
   for (const warning of options.config.warnings) log.warn({ stage: 'config' }, `--config ${values.poolConfig ?? ''}: ${warning}`)
   const card = await folderCard(config)
   const clock = systemClock()
-  const discovery = createDiscovery({ ...discoveryOptions(effectiveEnvironment(config, env)), clock, log })
+  const discovery = openDiscovery(effectiveEnvironment(config, env), { clock, log })
   const planes = await createPlanes(values, { discovery, clock, random: systemRandom(), log })
   const { server, client } = planes
   await Promise.all([discovery.start(signal), planes.start(signal)])
@@ -111,14 +110,5 @@ async function folderCard({ values }: Config): Promise<JsonObject | null> {
   return {
     source_path: files.folder, ...files.sections, architectural_max_context_length: files.contextLengthMax, context_length: files.contextLengthMax ?? 0,
     kv_cache_block_size: 16, migration_limit: 0, media_decoder: null, media_fetcher: null,
-  }
-}
-
-function discoveryOptions(env: Environment): ReturnType<typeof discoveryOptionsFromEnv> {
-  try {
-    return discoveryOptionsFromEnv(env)
-  } catch (error) {
-    if (error instanceof DiscoveryOptionError) throw new UsageError(error.message)
-    throw error
   }
 }

@@ -1,6 +1,6 @@
 /** What the planes of a process count, shown at each scrape. */
 import type { MetricSet } from '../observability/metric-set.ts'
-import type { Planes } from './planes.ts'
+import type { Planes } from '../planes/planes.ts'
 
 /** Registers the families; those of NATS are there once it is used. */
 export function showPlaneMetrics(set: MetricSet, { server, client, eventPlane, link }: Planes): void {

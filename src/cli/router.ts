@@ -1,11 +1,7 @@
 /** `warmpath router`: the standalone router of a Dynamo deployment. */
-import { readFileSync } from 'node:fs'
 import { effectiveEnvironment } from '../config/effective-environment.ts'
-import { parseCommand, type ParsedConfig } from '../config/parse-command.ts'
-import { UsageError } from '../config/usage-error.ts'
-import { createDiscovery } from '../dynamo/discovery/create-discovery.ts'
-import { DiscoveryOptionError, discoveryOptionsFromEnv } from '../dynamo/discovery/discovery-options.ts'
-import { createLog, type ProcessLog } from '../observability/log.ts'
+import type { ParsedConfig } from '../config/parse-command.ts'
+import type { ProcessLog } from '../observability/log.ts'
 import type { RouterMetrics } from '../observability/router-metrics.ts'
 import { OccupiedNameError } from '../standalone/occupied-name.ts'
 import type { StandaloneRouter } from '../standalone/router-service.ts'
@@ -13,43 +9,24 @@ import { systemClock, systemRandom } from '../system-ports.ts'
 import { LiveSettings } from './live-settings.ts'
 import { openAdmin } from './live-settings-service.ts'
 import { durableStartError } from './durable-parts.ts'
+import { openDiscovery } from '../planes/open-discovery.ts'
 import { showPlaneMetrics } from './plane-metrics.ts'
+import { runService, type Environment, type ServiceRun } from './service-run.ts'
 import { packageVersion } from './version.ts'
 
-type Environment = Readonly<Record<string, string | undefined>>
-
 /** Runs until a signal or a failure. Gives the exit code: 0 drained, 1 runtime. Errors: `UsageError`. */
-export async function runRouter(argv: readonly string[], env: Environment): Promise<number> {
-  const parsed = await parseCommand('router', argv, env, (path) => readFileSync(path))
-  if (parsed.kind !== 'config') return 0
-  const log = createLog({ level: parsed.values.log, jsonl: parsed.values.logJson })
-  for (const warning of parsed.warnings) log.warn({ stage: 'config' }, warning)
-  log.info({ stage: 'start', version: packageVersion() }, 'Starting Standalone Router Service')
-  const stop = new AbortController()
-  const signalled = new Promise<void>((resolve) => {
-    for (const name of ['SIGTERM', 'SIGINT'] as const) process.once(name, () => { stop.abort(new Error(`${name} received`)); resolve() })
-  })
-  // Timers of the parts do not keep the process; while they wait, for etcd say, nothing else would.
-  const keepAlive = setInterval(() => {}, 2 ** 30)
-  try {
-    return await serve(new LiveSettings({ config: parsed, argv, env, log }), env, log, stop.signal, signalled)
-  } catch (error) {
-    if (error instanceof UsageError) throw error
-    if (stop.signal.aborted) return 0
-    throw error
-  } finally {
-    clearInterval(keepAlive)
-    log.flush()
-  }
-}
+export const runRouter = (argv: readonly string[], env: Environment): Promise<number> => runService('router', argv, env, serve)
 
-async function serve(live: LiveSettings<'router'>, env: Environment, log: ProcessLog, signal: AbortSignal, signalled: Promise<void>): Promise<number> {
+async function serve(run: ServiceRun<'router'>): Promise<number> {
+  const { env, log, signal, signalled } = run
+  log.info({ stage: 'start', version: packageVersion() }, 'Starting Standalone Router Service')
+  const live = new LiveSettings(run)
   const { config } = live
   const { values } = config
   const clock = systemClock()
   const random = systemRandom()
-  const discovery = createDiscovery({ ...discoveryOptions(effectiveEnvironment(config, env)), clock, log })
-  const [{ createPlanes }, { assembleRouter }] = await Promise.all([import('./planes.ts'), import('./assemble-router.ts')])
+  const discovery = openDiscovery(effectiveEnvironment(config, env), { clock, log })
+  const [{ createPlanes }, { assembleRouter }] = await Promise.all([import('../planes/planes.ts'), import('./assemble-router.ts')])
   const planes = await createPlanes(values, { discovery, clock, random, log })
   await Promise.all([live.start(), discovery.start(signal), planes.start(signal)])
   const { service, metrics, close } = assembleRouter(config, { ...planes, discovery, clock, random, log }, {}, live)
@@ -78,15 +55,6 @@ async function serve(live: LiveSettings<'router'>, env: Environment, log: Proces
     close()
     await Promise.all(closing.map((each) => each()))
     await planes.close()
-  }
-}
-
-function discoveryOptions(env: Environment): ReturnType<typeof discoveryOptionsFromEnv> {
-  try {
-    return discoveryOptionsFromEnv(env)
-  } catch (error) {
-    if (error instanceof DiscoveryOptionError) throw new UsageError(error.message)
-    throw error
   }
 }
 

@@ -9,6 +9,7 @@ export type Environment = Readonly<Record<string, string | undefined>>
 
 export interface ServiceRun<Command extends CommandName> {
   readonly config: ParsedConfig<Command>
+  readonly argv: readonly string[]
   readonly env: Environment
   readonly log: ProcessLog
   /** Aborted by SIGTERM and SIGINT: ends a start that waits. */
@@ -33,7 +34,7 @@ export async function runService<Command extends CommandName>(
   // Timers of the parts do not keep the process; while they wait, for etcd say, nothing else would.
   const keepAlive = setInterval(() => {}, 2 ** 30)
   try {
-    return await serve({ config: parsed, env, log, signal: stop.signal, signalled })
+    return await serve({ config: parsed, argv, env, log, signal: stop.signal, signalled })
   } catch (error) {
     if (stop.signal.aborted && !(error instanceof UsageError)) return 0
     throw error

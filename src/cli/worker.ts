@@ -1,42 +1,23 @@
 /** `warmpath worker`: a simulated engine as a Dynamo worker of its own. */
-import { readFileSync } from 'node:fs'
 import { resolve } from 'node:path'
-import { parseCommand, type ParsedConfig } from '../config/parse-command.ts'
+import type { ParsedConfig } from '../config/parse-command.ts'
 import { UsageError } from '../config/usage-error.ts'
 import { parseEndpointId } from '../dynamo/wire/endpoint-path.ts'
 import { engineMetrics } from '../engines/simulated/engine-metrics.ts'
 import type { SimulatedRole } from '../engines/simulated/model-card.ts'
 import { startSimulatedWorker, type SimulatedWorkerOptions } from '../engines/simulated/worker.ts'
-import { createLog } from '../observability/log.ts'
-import type { EndpointId, Log } from '../ports.ts'
+import type { EndpointId } from '../ports.ts'
 import { readModelFiles } from '../worker/model-files.ts'
 import { buildParts } from '../worker/runtime-parts.ts'
+import { runService, type Environment, type ServiceRun } from './service-run.ts'
 import { engineSettingsOf } from './simulated-engine-options.ts'
 
-type Environment = Readonly<Record<string, string | undefined>>
 type Config = ParsedConfig<'worker'>
 
 /** Runs until a signal or a failure. Gives the exit code: 0 drained, 1 identity lost. Errors: `UsageError`. */
-export async function runWorker(argv: readonly string[], env: Environment): Promise<number> {
-  const parsed = await parseCommand('worker', argv, env, (path) => readFileSync(path))
-  if (parsed.kind !== 'config') return 0
-  const log = createLog({ level: parsed.values.log, jsonl: parsed.values.logJson })
-  for (const warning of parsed.warnings) log.warn({ stage: 'config' }, warning)
-  const stop = new AbortController()
-  const signalled = new Promise<void>((resolved) => {
-    for (const name of ['SIGTERM', 'SIGINT'] as const) process.once(name, () => { stop.abort(new Error(`${name} received`)); resolved() })
-  })
-  try {
-    return await serve(parsed, env, log, stop.signal, signalled)
-  } catch (error) {
-    if (stop.signal.aborted && !(error instanceof UsageError)) return 0
-    throw error
-  } finally {
-    log.flush()
-  }
-}
+export const runWorker = (argv: readonly string[], env: Environment): Promise<number> => runService('worker', argv, env, serve)
 
-async function serve(config: Config, env: Environment, log: Log, signal: AbortSignal, signalled: Promise<void>): Promise<number> {
+async function serve({ config, env, log, signal, signalled }: ServiceRun<'worker'>): Promise<number> {
   const { values } = config
   const options = await workerOptions(config)
   const { parts: { client: startClient, ...parts }, close } = await buildParts(values, env, { log, signal })

@@ -1,11 +1,9 @@
 /** What a runtime is made of, from Dynamo's environment variables: the same table as the command line reads. */
 import { readFileSync } from 'node:fs'
-import { createPlanes } from '../cli/planes.ts'
+import { openDiscovery } from '../planes/open-discovery.ts'
+import { createPlanes } from '../planes/planes.ts'
 import { parseCommand } from '../config/parse-command.ts'
 import type { WorkerValues } from '../config/table.ts'
-import { UsageError } from '../config/usage-error.ts'
-import { createDiscovery } from '../dynamo/discovery/create-discovery.ts'
-import { DiscoveryOptionError, discoveryOptionsFromEnv } from '../dynamo/discovery/discovery-options.ts'
 import { createLog } from '../observability/log.ts'
 import type { Clock, Discovery, EventPlane, Log, Random, RequestPlaneClient, RequestPlaneServer } from '../ports.ts'
 import { systemClock, systemRandom } from '../system-ports.ts'
@@ -78,7 +76,7 @@ export async function buildParts(values: WorkerValues, env: Environment, options
   const own = options.log === undefined ? createLog({ level: values.log, jsonl: values.logJson }) : null
   const log = options.log ?? (own as Log)
   const [clock, random, signal] = [systemClock(), systemRandom(), options.signal ?? new AbortController().signal]
-  const discovery = options.discovery ?? createDiscovery({ ...discoveryOptions(env), clock, log })
+  const discovery = options.discovery ?? openDiscovery(env, { clock, log })
   const { server, client, eventPlane, ...planes } = await createPlanes({ ...values, zmqIoThreads: 1 }, { discovery, clock, random, log })
   const closing: (() => Promise<void> | void)[] = [() => own?.flush(), () => planes.close(), () => discovery.close(2000), () => server.close(), () => eventPlane.close()]
   // Timers of the parts do not keep the process; while it waits, for NATS say, nothing else would.
@@ -100,13 +98,4 @@ export async function buildParts(values: WorkerValues, env: Environment, options
     return client
   }
   return { parts: { discovery, server, eventPlane, clock, random, log, client: () => (started ??= startClient()) }, close }
-}
-
-function discoveryOptions(env: Environment): ReturnType<typeof discoveryOptionsFromEnv> {
-  try {
-    return discoveryOptionsFromEnv(env)
-  } catch (error) {
-    if (error instanceof DiscoveryOptionError) throw new UsageError(error.message)
-    throw error
-  }
 }
