@@ -3,7 +3,6 @@ import type { AffinityTarget } from '../../affinity/affinity-table.ts'
 import type { Decision, Refusal } from '../../model/decision.ts'
 import type { HashedPrompt, RoutingRequest } from '../../model/routing-request.ts'
 import type { WorkerDescription } from '../../model/worker.ts'
-import { topologyTaint } from '../../scheduling/eligibility.ts'
 import type { OverlapRow } from '../../router/contract.ts'
 import type { Partition } from './partition.ts'
 import type { SelectBody } from './select-body.ts'
@@ -47,8 +46,7 @@ export function steered({ router }: Partition, request: RoutingRequest, target: 
 
 function mayServe(worker: WorkerDescription | undefined, { requiredTaints = [] }: RoutingRequest, dpRank: number | null): boolean {
   if (worker === undefined || (dpRank !== null && (dpRank < worker.dpStart || dpRank >= worker.dpStart + worker.dpSize))) return false
-  const generated = Array.from(worker.topologyDomains, ([domain, value]) => topologyTaint(domain, value))
-  return requiredTaints.every((taint) => worker.taints.includes(taint) || generated.includes(taint))
+  return requiredTaints.every((taint) => worker.taints.includes(taint))
 }
 
 /** Chooses, at once or when it is the request's turn. Errors: `CallerGone`. */

@@ -132,10 +132,10 @@ export function addressProblem(record: WorkerRecord): string | null {
   return problem === null ? null : `invalid replay endpoint for worker ${record.workerId}: ${problem}`
 }
 
-/** The worker as routing sees it. */
+/** The worker as routing sees it. Its taints are those that were told: as in the original, its domains make none. */
 export const descriptionOf = (record: WorkerRecord): WorkerDescription => ({
   workerId: record.workerId, dpStart: dpStartOf(record), dpSize: dpSizeOf(record), totalKvBlocks: record.totalKvBlocks,
-  maxNumBatchedTokens: record.maxNumBatchedTokens, taints: [...record.taints], topologyDomains: record.topologyDomains,
+  maxNumBatchedTokens: record.maxNumBatchedTokens, taints: [...record.taints], topologyDomains: new Map(),
 })
 
 /** Whether a schedulable worker has this rank; a null rank: any. */
