@@ -127,7 +127,8 @@ async function combinations(deployment: Deployment): Promise<void> {
       checkLegs(workers, combination)
       for (const { process } of [...workers.prefill, ...workers.decode]) deployment.signal(process, 'SIGKILL')
     } catch (error) {
-      throw new Error(`${text(combination)}: ${(error as Error).message}`, { cause: error })
+      const state = await fetch(`http://127.0.0.1:${port}/v1/models/${combination.model}/ready`, { signal: AbortSignal.timeout(5000) }).then((response) => response.text(), String)
+      throw new Error(`${text(combination)}: ${(error as Error).message}\nreadiness: ${state}\nthe frontend said last: ${frontend.log().slice(-1500)}`, { cause: error })
     }
   }
   await until('nothing is booked', async () => {
