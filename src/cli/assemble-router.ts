@@ -14,6 +14,7 @@ import { remoteOf, type PoolFacts } from '../standalone/pool.ts'
 import { StandaloneRouter, type StandaloneRouterOptions } from '../standalone/router-service.ts'
 import type { LiveSettings } from './live-settings.ts'
 import { showLiveMetrics } from './live-settings-service.ts'
+import { showDurableMetrics } from './durable-metrics.ts'
 import { durableEventsOf, stateOf } from './durable-parts.ts'
 import type { NatsLink } from '../dynamo/nats/nats-link.ts'
 import { prefillOverrides } from './prefill-overrides.ts'
@@ -82,6 +83,7 @@ export function assembleRouter(
     metrics, log, sharedCaches: caches, pools: () => (service.prefill === null ? [service.workers] : [service.workers, service.prefill]),
     activeRequests: () => service.generate.activeCount, isReady: () => service.state === 'ready',
   })
+  showDurableMetrics(metrics.set, () => (service.prefill === null ? [service.workers] : [service.workers, service.prefill]))
   showReplicaMetrics({
     metrics, replicaSync: config.values.replicaSync, useRemoteIndexer: config.values.useRemoteIndexer, workers: options.workers, routerId: discovery.instanceId,
     pools: () => (service.prefill === null ? [service.workers] : [service.workers, service.prefill]),

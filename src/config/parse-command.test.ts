@@ -149,7 +149,6 @@ test('a config file names unknown and doubled options', async () => {
 
 test('what is not built is refused, its default is accepted', async () => {
   const refused = [
-    ['--router-durable-kv-events'],
     ['--ais-backend', 'vllm'], ['--aic-tp-size', '2'],
   ]
   for (const argv of refused) await refuses(argv, new RegExp(`^${argv[0]}.*: not available in this version \\(`))

@@ -103,7 +103,7 @@ function checkDurable(draft: Draft): void {
   }
   if (values['durableKvEvents'] !== false || typeof values['stateDir'] === 'string') return
   for (const key of ['snapshotThreshold', 'resetStates']) {
-    if (isExplicit(draft, key)) draft.warnings.push(`${placeOf(draft, key)} has no effect: nothing is kept, neither in JetStream (--router-durable-kv-events) nor on disk (--state-dir)`)
+    if (isExplicit(draft, key) && values[key] !== false) draft.warnings.push(`${placeOf(draft, key)} has no effect: nothing is kept, neither in JetStream (--router-durable-kv-events) nor on disk (--state-dir)`)
   }
 }
 

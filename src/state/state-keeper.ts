@@ -190,7 +190,7 @@ const targetOf = ({ namespace, component, endpoint }: EndpointId): string => `${
 const keyOf = (rank: WorkerRank): string => `${rank.workerId}/${rank.dpRank}`
 
 function* ranksOf(router: Router): Iterable<WorkerRank> {
-  for (const { workerId, dpStart, dpSize } of [...router.workers]) {
+  for (const { workerId, dpStart, dpSize } of router.workers) {
     for (let dpRank = dpStart; dpRank < dpStart + dpSize; dpRank += 1) yield { workerId, dpRank }
   }
 }
