@@ -37,42 +37,6 @@ export class KeyTable {
   }
 }
 
-/**
- * The one encoding that an item with two 64-bit integers mostly has: fixed bytes between two integers in their 9-byte form.
- *
- * Other encodings of the same are for general reading. The fixed parts have at least four bytes.
- */
-export class PairTemplate {
-  readonly size: number
-  /** Where four fixed bytes lie, and what they are as a big-endian word. */
-  readonly offsets: Int32Array
-  readonly words: Uint32Array
-  readonly firstAt: number
-  readonly secondAt: number
-
-  constructor(before: Uint8Array, between: Uint8Array, after: Uint8Array) {
-    const mark = Uint8Array.of(0xcf)
-    const fixed = [Uint8Array.from([...before, ...mark]), Uint8Array.from([...between, ...mark]), after]
-    const starts = [0, fixed[0]!.length + 8, fixed[0]!.length + fixed[1]!.length + 16]
-    this.firstAt = fixed[0]!.length
-    this.secondAt = starts[2]! - 8
-    this.size = starts[2]! + after.length
-    const offsets: number[] = []
-    const words: number[] = []
-    fixed.forEach((bytes, part) => {
-      const view = new DataView(bytes.buffer)
-      for (let at = 0; at < bytes.length; at += 4) {
-        // The last four bytes may overlap those before.
-        const from = Math.min(at, bytes.length - 4)
-        offsets.push(starts[part]! + from)
-        words.push(view.getUint32(from))
-      }
-    })
-    this.offsets = Int32Array.from(offsets)
-    this.words = Uint32Array.from(words)
-  }
-}
-
 /** Values as `MsgpackCursor.readValue` makes them. Integers beyond 2^53 are bigints; map keys are strings. */
 export type MsgpackValue = null | boolean | number | bigint | string | Uint8Array | readonly MsgpackValue[] | { readonly [key: string]: MsgpackValue }
 
@@ -81,14 +45,15 @@ export class MsgpackCursor {
   readonly bytes: Uint8Array
   readonly end: number
   offset: number
-  readonly #view: DataView
+  /** The same bytes. */
+  readonly view: DataView
 
   constructor(bytes: Uint8Array, start = 0, end: number = bytes.length) {
     if (start < 0 || end > bytes.length || start > end) throw new RangeError(`range ${start}..${end} of ${bytes.length} bytes`)
     this.bytes = bytes
     this.end = end
     this.offset = start
-    this.#view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+    this.view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
   }
 
   get atEnd(): boolean {
@@ -203,16 +168,16 @@ export class MsgpackCursor {
     if (byte < 0x80) { this.offset = at; return byte }
     if (byte >= 0xe0) { this.offset = at; return byte - 0x100 }
     switch (byte) {
-      case 0xcc: this.#need(1); return this.#view.getUint8(at)
-      case 0xcd: this.#need(2); return this.#view.getUint16(at)
-      case 0xce: this.#need(4); return this.#view.getUint32(at)
-      case 0xd0: this.#need(1); return this.#view.getInt8(at)
-      case 0xd1: this.#need(2); return this.#view.getInt16(at)
-      case 0xd2: this.#need(4); return this.#view.getInt32(at)
+      case 0xcc: this.#need(1); return this.view.getUint8(at)
+      case 0xcd: this.#need(2); return this.view.getUint16(at)
+      case 0xce: this.#need(4); return this.view.getUint32(at)
+      case 0xd0: this.#need(1); return this.view.getInt8(at)
+      case 0xd1: this.#need(2); return this.view.getInt16(at)
+      case 0xd2: this.#need(4); return this.view.getInt32(at)
       case 0xcf: case 0xd3: {
         this.#need(8)
-        const high = byte === 0xcf ? this.#view.getUint32(at) : this.#view.getInt32(at)
-        const low = this.#view.getUint32(at + 4)
+        const high = byte === 0xcf ? this.view.getUint32(at) : this.view.getInt32(at)
+        const low = this.view.getUint32(at + 4)
         const value = high * 0x1_0000_0000 + low
         if (Number.isSafeInteger(value)) return value
         return (BigInt(high) << 32n) | BigInt(low)
@@ -234,7 +199,7 @@ export class MsgpackCursor {
     const start = this.offset
     if (this.#peekByte() === 0xcf) {
       this.#need(8)
-      return this.#view.getBigUint64(start + 1)
+      return this.view.getBigUint64(start + 1)
     }
     const value = BigInt(this.readInteger())
     if (value < 0n) throw new MsgpackError(`${value} is not a u64`, start)
@@ -248,8 +213,8 @@ export class MsgpackCursor {
   readU64(words: Uint32Array, index: number): void {
     if (this.#peekByte() === 0xcf) {
       this.#need(8)
-      words[2 * index + 1] = this.#view.getUint32(this.offset - 8)
-      words[2 * index] = this.#view.getUint32(this.offset - 4)
+      words[2 * index + 1] = this.view.getUint32(this.offset - 8)
+      words[2 * index] = this.view.getUint32(this.offset - 4)
       return
     }
     const start = this.offset
@@ -264,39 +229,13 @@ export class MsgpackCursor {
     for (let index = 0; index < count; index += 1) this.readU64(words, index)
   }
 
-  /**
-   * Reads items that a template describes, as often as they follow one another, at most `count` times; the first one fills index
-   * `index` of both lists. Returns how many were read; the cursor then stands before the first item that is otherwise.
-   */
-  readPairs(template: PairTemplate, first: Uint32Array, second: Uint32Array, index: number, count: number): number {
-    const view = this.#view
-    const { size, offsets, words, firstAt, secondAt } = template
-    const most = Math.min(count, Math.floor((this.end - this.offset) / size))
-    let at = this.offset
-    for (let read = 0; read < most; read += 1) {
-      for (let part = 0; part < offsets.length; part += 1) {
-        if (view.getUint32(at + offsets[part]!) === words[part]) continue
-        this.offset = at
-        return read
-      }
-      const word = 2 * (index + read)
-      first[word + 1] = view.getUint32(at + firstAt)
-      first[word] = view.getUint32(at + firstAt + 4)
-      second[word + 1] = view.getUint32(at + secondAt)
-      second[word] = view.getUint32(at + secondAt + 4)
-      at += size
-    }
-    this.offset = at
-    return most
-  }
-
   /** As `readU64`, but negative 64-bit integers are taken as two's complement. */
   readHash(words: Uint32Array, index: number): void {
     const byte = this.#peekByte()
     if (byte === 0xcf || byte === 0xd3) {
       this.#need(8)
-      words[2 * index + 1] = this.#view.getUint32(this.offset - 8)
-      words[2 * index] = this.#view.getUint32(this.offset - 4)
+      words[2 * index + 1] = this.view.getUint32(this.offset - 8)
+      words[2 * index] = this.view.getUint32(this.offset - 4)
       return
     }
     const value = Number(this.readInteger())
@@ -308,8 +247,8 @@ export class MsgpackCursor {
   readNumber(): number {
     const byte = this.#peekByte()
     const at = this.offset + 1
-    if (byte === 0xca) { this.#need(4); return this.#view.getFloat32(at) }
-    if (byte === 0xcb) { this.#need(8); return this.#view.getFloat64(at) }
+    if (byte === 0xca) { this.#need(4); return this.view.getFloat32(at) }
+    if (byte === 0xcb) { this.#need(8); return this.view.getFloat64(at) }
     if (familyOf(byte) !== 'integer') this.#expected('a number')
     return Number(this.readInteger())
   }
@@ -378,8 +317,8 @@ export class MsgpackCursor {
   #sized(size: 1 | 2 | 4): number {
     this.#need(size)
     const at = this.offset - size
-    if (size === 1) return this.#view.getUint8(at)
-    return size === 2 ? this.#view.getUint16(at) : this.#view.getUint32(at)
+    if (size === 1) return this.view.getUint8(at)
+    return size === 2 ? this.view.getUint16(at) : this.view.getUint32(at)
   }
 
   #take(length: number, start: number): Uint8Array {

@@ -7,9 +7,10 @@
 import { hashCount, type HashList } from '../../model/hash-list.ts'
 import type { BlockMmInfo, KvEventData, RouterEvent, StorageTier } from '../../model/kv-event.ts'
 import { readBlockMmInfo, writeBlockMmInfo } from '../../msgpack/block-mm-info.ts'
-import { KeyTable, MsgpackError, PairTemplate, type MsgpackCursor, type MsgpackValue } from '../../msgpack/cursor.ts'
+import { KeyTable, MsgpackError, type MsgpackCursor, type MsgpackValue } from '../../msgpack/cursor.ts'
 import { MsgpackWriter } from '../../msgpack/writer.ts'
 import { decodePayload } from './payload.ts'
+import { readPlainBlocks } from './plain-blocks.ts'
 
 const tierNames: readonly StorageTier[] = ['device', 'host_pinned', 'disk', 'external']
 const tiers: ReadonlySet<string> = new Set(tierNames)
@@ -162,17 +163,13 @@ function readStored(cursor: MsgpackCursor): KvEventData {
   return { kind: 'stored', parentHash, startPosition, ...blocks }
 }
 
-/** A block as Dynamo writes it when it has no multimodal content: a map of three keys in this order. */
-const plainBlock = new PairTemplate(
-  Uint8Array.from([0x83, ...blockKeys.encoded[0]!]), blockKeys.encoded[1]!, Uint8Array.from([...blockKeys.encoded[2]!, 0xc0]),
-)
-
 function readBlocks(cursor: MsgpackCursor) {
   const count = cursor.readArrayHeader()
   const blockHashes = new Uint32Array(2 * count)
   const tokensHashes = new Uint32Array(2 * count)
   let mmInfos: (BlockMmInfo | null)[] | null = null
-  for (let block = cursor.readPairs(plainBlock, blockHashes, tokensHashes, 0, count); block < count; block += 1) {
+  const plain = readPlainBlocks(cursor, blockHashes, tokensHashes, count)
+  for (let block = plain; block < count; block += 1) {
     const start = cursor.offset
     // Which of the two hashes were seen, as bits.
     let seen = 0
