@@ -118,8 +118,8 @@ export interface ResponseWriter {
   onDrain: (() => void) | null
   /** Sends the good prologue; called by the first write when left out. */
   begin(): void
-  /** One complete body-only frame (24-byte header and body) as it came from a worker; not copied, must not change. False: pause the source. */
-  writeFrame(frame: Uint8Array): boolean
+  /** One complete body-only frame (24-byte header and body) as it came from a worker; not copied, must not change. `body`: its body, where it is at hand. False: pause the source. */
+  writeFrame(frame: Uint8Array, body?: Uint8Array): boolean
   /** One encoded response item (`{"data":…,"complete_final":false}`), framed here. */
   writeItem(body: Uint8Array): boolean
   /** Before `begin`: a prologue error. After: an error item, then the end. */

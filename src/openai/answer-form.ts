@@ -75,8 +75,7 @@ class ChunkStream implements StreamForm {
   }
 
   step(step: GenerationStep): string {
-    const chunk = this.#chunks.chunk(step)
-    return chunk === null ? '' : dataEvent(chunk)
+    return this.#chunks.event(step)
   }
 
   end(usage: Usage | undefined): string {

@@ -3,6 +3,7 @@ import type { Json, JsonObject } from '../ports.ts'
 import type { TextModel } from '../text/text-model.ts'
 import { mergedExtras, stepExtras, type AnswerTimes } from './answer-extras.ts'
 import type { AnswerCall, FinishReason, TokenLogprob } from './choice-stream.ts'
+import { dataEvent } from './event-writer.ts'
 import type { GenerationStep, Usage } from './generation.ts'
 import type { GenerationPlan } from './generation-plan.ts'
 
@@ -38,11 +39,37 @@ export class ChunkMaker {
   readonly #identity: AnswerIdentity
   readonly #times: AnswerTimes
   readonly #pending = new Map<number, Pending>()
+  readonly #moulds = new Map<number, readonly [string, string]>()
+  /** Chunks between the first and the last differ in their text alone. */
+  readonly #onlyText: boolean
 
   constructor(plan: GenerationPlan, identity: AnswerIdentity, times: AnswerTimes) {
+    this.#onlyText = plan.logprobs === undefined && plan.extension.extraFields.length === 0 && !plan.queryOnly && !plan.streamOptions.continuousUsage
     this.#plan = plan
     this.#identity = identity
     this.#times = times
+  }
+
+  /** The event of one step; empty when there is nothing to show yet. A step that adds nothing but text is put into the event of the one before. */
+  event(step: GenerationStep): string {
+    const { delta } = step
+    const plain = this.#onlyText && delta.text !== '' && delta.finish === null && delta.reasoning === '' && delta.toolCalls.length === 0
+    const mould = plain ? this.#moulds.get(step.index) : undefined
+    if (mould !== undefined) return mould[0] + JSON.stringify(delta.text) + mould[1]
+    const wasSent = this.#pending.get(step.index)?.sent === true
+    const chunk = this.chunk(step)
+    if (chunk === null) return ''
+    if (plain && wasSent) this.#moulds.set(step.index, this.#mouldOf(step))
+    return dataEvent(chunk)
+  }
+
+  /** What stands before and behind the text. */
+  #mouldOf(step: GenerationStep): readonly [string, string] {
+    const mark = `text ${this.#identity.requestId}`
+    const quoted = JSON.stringify(mark)
+    const event = dataEvent(this.chunk({ ...step, delta: { ...step.delta, text: mark } }))
+    const at = event.indexOf(quoted)
+    return [event.slice(0, at), event.slice(at + quoted.length)]
   }
 
   /** The chunk of one step; null when there is nothing to show yet. */

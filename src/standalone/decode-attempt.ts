@@ -147,7 +147,7 @@ export class DecodeAttempt implements ResponseListener, Leg {
     const { routed, instance } = this.#at
     const { request, response } = routed
     routed.relaying()
-    const more = request.codec === instance.codec ? response.writeFrame(frame) : response.writeItem(transcodeFrame(body, instance.codec, request.codec))
+    const more = request.codec === instance.codec ? response.writeFrame(frame, body) : response.writeItem(transcodeFrame(body, instance.codec, request.codec))
     if (!more) this.#pause()
   }
 

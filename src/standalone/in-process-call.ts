@@ -6,7 +6,7 @@ import { FailureError, type Failure } from '../model/failure.ts'
 import type { CancelKind, Clock, Codec, IncomingRequest, ResponseWriter } from '../ports.ts'
 import { encodeBody, type WireValue } from '../dynamo/wire/body.ts'
 import { decodeTwoPart } from '../dynamo/wire/frames.ts'
-import { decodeItem, readAnnotated } from '../dynamo/wire/items.ts'
+import { readOutputItem } from '../dynamo/wire/output-item.ts'
 
 /** Items that may wait for a slow reader before the source is paused. */
 const waitingMax = 64
@@ -62,7 +62,7 @@ export async function* callInBatches(
 /** Adds the values of the items up to the first failure, which it gives. */
 function readItems(items: readonly Uint8Array[], codec: Codec, values: WireValue[]): Failure | null {
   for (const item of items) {
-    const { data, failure } = readAnnotated(decodeItem(item, codec).data ?? {})
+    const { data, failure } = readOutputItem(item, codec)
     if (failure !== null) return failure
     if (data !== undefined) values.push(data)
   }
@@ -89,8 +89,8 @@ class ItemQueue implements ResponseWriter {
 
   begin(): void {}
 
-  writeFrame(frame: Uint8Array): boolean {
-    return this.writeItem(decodeTwoPart(frame).body)
+  writeFrame(frame: Uint8Array, body: Uint8Array = decodeTwoPart(frame).body): boolean {
+    return this.writeItem(body)
   }
 
   writeItem(body: Uint8Array): boolean {

@@ -40,9 +40,9 @@ class MeteredWriter implements ResponseWriter {
     this.#inner.begin()
   }
 
-  writeFrame(frame: Uint8Array): boolean {
+  writeFrame(frame: Uint8Array, body?: Uint8Array): boolean {
     this.#meter.responseBytes(frame.length)
-    return this.#inner.writeFrame(frame)
+    return this.#inner.writeFrame(frame, body)
   }
 
   writeItem(body: Uint8Array): boolean {
