@@ -28,11 +28,17 @@ const utf8Encoder = new TextEncoder()
 /** Key names as encoded items, for `MsgpackCursor.readKey`. Names are at most 31 bytes of ASCII. */
 export class KeyTable {
   readonly encoded: readonly Uint8Array[]
+  /** Each item as big-endian words, the last one of its last four bytes; none of items below four bytes. */
+  readonly words: readonly Int32Array[]
   constructor(names: readonly string[]) {
     this.encoded = names.map((name) => {
       const bytes = utf8Encoder.encode(name)
       if (bytes.length > 31) throw new RangeError(`key ${name} is longer than 31 bytes`)
       return Uint8Array.from([0xa0 | bytes.length, ...bytes])
+    })
+    this.words = this.encoded.map((bytes) => {
+      const view = new DataView(bytes.buffer)
+      return Int32Array.from({ length: bytes.length < 4 ? 0 : Math.ceil(bytes.length / 4) }, (_, word) => view.getInt32(Math.min(4 * word, bytes.length - 4)))
     })
   }
 }
@@ -150,10 +156,10 @@ export class MsgpackCursor {
   readKey(table: KeyTable, hint: number): number {
     const keys = table.encoded
     const expected = keys[hint]
-    if (expected !== undefined && this.#tryBytes(expected)) return hint
+    if (expected !== undefined && this.#tryKey(expected, table.words[hint]!)) return hint
     for (let index = 0; index < keys.length; index += 1) {
       const key = keys[index]
-      if (key !== undefined && this.#tryBytes(key)) return index
+      if (key !== undefined && this.#tryKey(key, table.words[index]!)) return index
     }
     if (this.peek() !== 'string') this.#expected('a string key')
     const name = this.readString()
@@ -339,6 +345,16 @@ export class MsgpackCursor {
     else { this.offset += 1; length = 1 + (1 << (byte - 0xd4)) }
     if (length > this.end - this.offset) throw new MsgpackError(`${length} bytes promised, ${this.end - this.offset} left`, start)
     this.offset += length
+  }
+
+  #tryKey(expected: Uint8Array, words: Int32Array): boolean {
+    const { view, offset } = this
+    const length = expected.length
+    if (words.length === 0) return this.#tryBytes(expected)
+    if (length > this.end - offset || view.getInt32(offset + length - 4) !== words[words.length - 1]) return false
+    for (let word = 0; word < words.length - 1; word += 1) if (view.getInt32(offset + 4 * word) !== words[word]) return false
+    this.offset += length
+    return true
   }
 
   #tryBytes(expected: Uint8Array): boolean {
