@@ -223,7 +223,7 @@ export class FrontendModels implements ModelCatalog {
   }
 
   #add(name: string): ModelEntry {
-    const { clock, options } = this.#parts
+    const { clock } = this.#parts
     const model: ModelEntry = {
       name, createdSeconds: Math.floor(clock.epochMs() / 1000), entries: new Map(), served: null, thresholds: this.#busyThresholds,
       reason: 'its workers are being looked at', excludedSaid: new Set(),
