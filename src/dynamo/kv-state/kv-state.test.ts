@@ -9,9 +9,11 @@ import type { WorkerRank } from '../../model/worker.ts'
 import type { Codec, EventEnvelope, EventPlane } from '../../ports.ts'
 import { systemRandom } from '../../system-ports.ts'
 import { MemoryDiscovery, MemoryStore } from '../discovery/memory-discovery.ts'
+import { componentScope } from '../event-plane/event-keys.ts'
 import { createZmqEventPlane } from '../event-plane/zmq-event-plane.ts'
 import { createTcpRequestClient } from '../request-plane/tcp-client.ts'
 import { createTcpRequestServer } from '../request-plane/tcp-server.ts'
+import { encodeKvEvent } from '../wire/kv-events.ts'
 import { createKvEventPublisher } from './kv-event-publisher.ts'
 import type { KvEventPublisher } from './kv-event-publisher.ts'
 import type { KvChange } from './kv-event-log.ts'
@@ -229,4 +231,28 @@ test('a flood beyond the queue drops batches and is made good', async (t) => {
   await until('all there', () => sink.blocksOf(rank).size === 500, 8000)
   assert.ok(follower.stats().dropped.queue_full > 0)
   assert.equal(follower.stats().queuedBatches, 0)
+})
+
+test('a worker of an earlier release is followed by what its events say; one that counts anew loses its blocks within moments', async (t) => {
+  const { worker, router } = await machines(t)
+  const rank = { workerId: 7n, dpRank: 0 }
+  const { plane } = await worker(7n)
+  const publisher = await plane.publisher(componentScope(endpoint), 'kv-events')
+  const { follower, sink } = await router()
+  follower.upsertWorker(describe(7n))
+  const publish = (eventId: bigint, block: number): void => {
+    publisher.publish(encodeKvEvent({ ...rank, residencyDomain: 'absent', eventId, ...stored(block) } as RouterEvent))
+  }
+  let eventId = 0n
+  await until('events flow', () => sink.blocksOf(rank).has(1n), 5000, () => publish((eventId += 1n), 1))
+  publish(eventId + 1n, 2)
+  await until('both', holds(sink, rank, 1, 2))
+  assert.equal(follower.stats().approximateRanks, 0)
+  publish(1n, 9)
+  await until('the engine was started anew in place', holds(sink, rank, 9), 2000)
+  assert.equal(follower.stats().cursor.restarts, 1)
+  publish(2n, 10)
+  await until('and goes on', holds(sink, rank, 9, 10), 2000)
+  follower.removeWorker(7n)
+  assert.equal(follower.stats().sources, 0)
 })
