@@ -10,9 +10,16 @@ export const promptLengthMax = 16 * 1024 * 1024
 export async function encodePrompt(model: ServedModel, text: string, param: string, signal: AbortSignal): Promise<readonly number[]> {
   if (text.length > promptLengthMax) throw invalidField(param, `\`${param}\` has ${text.length} characters, the limit is ${promptLengthMax}; shorten it`)
   try {
-    return Array.from(await model.text.encode(text, { addSpecialTokens: false, signal }))
+    return plainList(await model.text.encode(text, { addSpecialTokens: false, signal }))
   } catch (error) {
     if (!(error instanceof TextError) || error.kind !== 'limit') throw error
     throw new ApiError({ class: 'Unavailable', reason: 'backend.unavailable', message: `the prompt could not be tokenized now: ${error.message}` }, { cause: error })
   }
+}
+
+/** `Array.from` asks an iterator for each. */
+function plainList(ids: Uint32Array): number[] {
+  const list: number[] = []
+  for (let index = 0; index < ids.length; index += 1) list.push(ids[index] as number)
+  return list
 }

@@ -8,6 +8,7 @@ import { SegmentCache } from './segment-cache.ts'
 import { TextError } from './text-error.ts'
 import type { ChatTemplateInput, TextCounters, TextDecoderStream, TextModel } from './text-model.ts'
 import { readTokenizerFile, type TokenizerFile } from './tokenizer-file.ts'
+import { createWordEncoder, type WordEncoder } from './word-encoder.ts'
 
 export interface LoadTextModelOptions {
   readonly log: Log
@@ -58,6 +59,7 @@ export async function loadTextModel(source: ModelFileSource | string, options: L
     contextLength: contextLengthOf(config, tokenizerConfig),
     textLengthMax: options.textLengthMax ?? TEXT_LENGTH_MAX,
     encodesMax: options.encodesMax ?? ENCODES_MAX,
+    words: await createWordEncoder(file, encoder),
     segments: file.segmentsAreIndependent
       ? new SegmentCache(encoder, file.addedTokens, options.segmentTextLengthMin === undefined ? {} : { textLengthMin: options.segmentTextLengthMin })
       : null,
@@ -97,6 +99,7 @@ interface LoadedParts {
   readonly contextLength: number | null
   readonly textLengthMax: number
   readonly encodesMax: number
+  readonly words: WordEncoder | null
   readonly segments: SegmentCache | null
 }
 
@@ -133,6 +136,8 @@ class LoadedTextModel implements TextModel {
     signal?.throwIfAborted()
     this.#refuseExcess(text)
     this.#encodes++
+    const ids = options.addSpecialTokens ? null : (this.#parts.words?.encode(text) ?? null)
+    if (ids !== null) return ids
     this.#underWay++
     const work = this.#encode(text, options.addSpecialTokens).finally(() => this.#underWay--)
     if (signal === undefined) return await work
