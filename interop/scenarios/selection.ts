@@ -4,12 +4,12 @@
  * Engines are ZeroMQ publishers of this process that both follow. A choice among equal costs is random on both sides: ours has to be able
  * to make the real one's choice, and is then held to it. `WARMPATH_SELECTION_STEPS` and `WARMPATH_SELECTION_SEED` set length and start.
  */
-import { encode } from '@msgpack/msgpack'
 import assert from 'node:assert/strict'
-import type { Publisher } from 'zeromq'
+import { setTimeout as delay } from 'node:timers/promises'
 import { difference } from '../../src/golden/json-compare.ts'
 import { stringifyJson } from '../../src/dynamo/wire/json.ts'
 import { freePort, parseLossless, until, type Deployment } from '../deployment.ts'
+import { EngineSocket } from '../engine-socket.ts'
 import type { Scenario } from '../scenario.ts'
 
 type Body = Record<string, unknown>
@@ -69,41 +69,12 @@ function comparable(path: string, { status, body }: Reply): unknown {
   return { status, body }
 }
 
-class Engine {
-  readonly address: string
-  readonly #socket: Publisher
-  #sequence = 0
-
-  constructor(socket: Publisher, address: string) {
-    this.#socket = socket
-    this.address = address
-  }
-
-  static async start(): Promise<Engine> {
-    const zmq = await import('zeromq')
-    const socket = new zmq.Publisher({ linger: 0 })
-    await socket.bind('tcp://127.0.0.1:*')
-    return new Engine(socket, socket.lastEndpoint as string)
-  }
-
-  async send(events: readonly unknown[]): Promise<void> {
-    const sequence = Buffer.alloc(8)
-    sequence.writeBigUInt64BE(BigInt(this.#sequence))
-    this.#sequence += 1
-    await this.#socket.send(['', sequence, encode([0.5, events, null], { useBigInt64: true })])
-  }
-
-  close(): void {
-    this.#socket.close()
-  }
-}
-
 interface Worker {
   readonly id: number | bigint
   start: number
   size: number
   /** By rank. */
-  readonly engines: Map<number, Engine>
+  readonly engines: Map<number, EngineSocket>
   /** Chains that each rank holds: tokens and engine hashes, device tier. */
   readonly chains: Map<number, { tokens: number[]; hashes: bigint[] }[]>
 }
@@ -116,6 +87,10 @@ export class Differential {
   readonly #real: Side
   readonly #ours: Side
   readonly #hasEvents: boolean
+  /** Whether blocks are assumed from what is booked. */
+  readonly #assumes: boolean
+  /** Prompts of selections that may yet be booked. */
+  readonly #asked = new Map<string, Body>()
   readonly #workers = new Map<string, Worker>()
   readonly #prompts: number[][] = []
   readonly #live: string[] = []
@@ -125,11 +100,12 @@ export class Differential {
   /** How often each kind of step was made. */
   readonly counts = new Map<string, number>()
 
-  constructor(seed: number, real: Side, ours: Side, hasEvents: boolean) {
+  constructor(seed: number, real: Side, ours: Side, hasEvents: boolean, assumes: boolean) {
     this.#dice = new Dice(seed)
     this.#real = real
     this.#ours = ours
     this.#hasEvents = hasEvents
+    this.#assumes = assumes
   }
 
   close(): void {
@@ -153,6 +129,15 @@ export class Differential {
     }
   }
 
+  /** The original applies changes of workers a little after its answer: waits until both tell the same loads. */
+  async #settled(): Promise<void> {
+    for (let tries = 0; tries < 100; tries++) {
+      const [real, ours] = await Promise.all([call(this.#real, 'GET', '/loads'), call(this.#ours, 'GET', '/loads')])
+      if (difference(comparable('/loads', real), comparable('/loads', ours)) === null) return
+      await delay(20)
+    }
+  }
+
   /** Calls both; the answers must be the same. */
   async #same(method: string, path: string, body?: Body): Promise<Reply> {
     const [real, ours] = await Promise.all([call(this.#real, method, path, body), call(this.#ours, method, path, body)])
@@ -171,8 +156,10 @@ export class Differential {
     const dice = this.#dice
     const id = dice.of([1, 2, 3, 4, 5, 6, 2n ** 63n + 7n, 2n ** 64n - 1n])
     const known = this.#workers.get(`${id}`)
-    const start = dice.chance(0.7) ? 0 : dice.below(5)
-    const size = dice.of([1, 1, 1, 2, 3])
+    // Without events the original still credits a rank that was gone with what it once assumed: ranks stay then.
+    const stays = known !== undefined && !this.#hasEvents
+    const start = stays ? known.start : dice.chance(0.7) ? 0 : dice.below(5)
+    const size = stays ? known.size : dice.of([1, 1, 1, 2, 3])
     const worker: Worker = known ?? { id, start, size, engines: new Map(), chains: new Map() }
     const body: Body = {
       worker_id: id, model_name: model, endpoint: `http://worker-${id}`, block_size: blockSize, data_parallel_start_rank: start, data_parallel_size: size,
@@ -183,13 +170,14 @@ export class Differential {
     await this.#same('POST', '/workers', body)
     Object.assign(worker, { start, size })
     this.#workers.set(`${id}`, worker)
+    await this.#settled()
     await this.#connected(worker)
   }
 
   async #addresses(worker: Worker, start: number, size: number): Promise<Body> {
     const addresses: Body = {}
     for (let rank = start; rank < start + size; rank++) {
-      const engine = worker.engines.get(rank) ?? await Engine.start()
+      const engine = worker.engines.get(rank) ?? await EngineSocket.start()
       worker.engines.set(rank, engine)
       addresses[rank] = engine.address
     }
@@ -225,11 +213,13 @@ export class Differential {
     const dice = this.#dice
     const body: Body = dice.of<Body>([{ total_kv_blocks: 10 + dice.below(100) }, { taints: ['a', 'c'] }, { max_num_batched_tokens: 32 + dice.below(100) }, { topology_domains: { zone: 'y' } }, { endpoint: `http://other-${dice.below(9)}` }, {}])
     await this.#same('PATCH', `/workers/${worker?.id ?? 99}`, body)
+    await this.#settled()
   }
 
   async #delete(): Promise<void> {
     const worker = this.#anyWorker()
     await this.#same('DELETE', `/workers/${worker?.id ?? 99}`)
+    await this.#settled()
     if (worker === undefined) return
     for (const engine of worker.engines.values()) engine.close()
     this.#workers.delete(`${worker.id}`)
@@ -322,7 +312,7 @@ export class Differential {
       ...(dice.chance(0.2) ? { expected_output_tokens: dice.below(100) } : {}), ...(dice.chance(0.15) ? { routing_constraints: constraints } : {}),
       ...(dice.chance(0.1) ? { allowed_worker_ids: [...this.#workers.values()].filter(() => dice.chance(0.5)).map(({ id }) => id) } : {}),
       ...(dice.chance(0.1) ? { pinned_worker: { worker_id: worker?.id ?? 9, dp_rank: rankOf() } } : {}),
-      ...(dice.chance(0.1) ? { affinity_target: { worker_id: worker?.id ?? 9, dp_rank: dice.chance(0.5) ? null : rankOf() } } : {}),
+      ...(dice.chance(0.1) ? { affinity_target: { worker_id: (dice.chance(0.5) ? worker : this.#anyWorker())?.id ?? 9, dp_rank: dice.chance(0.5) ? null : rankOf() } } : {}),
     }
   }
 
@@ -360,25 +350,35 @@ export class Differential {
     const held = real.status === 200 ? { ...body, pinned_worker: { worker_id: chosen['worker_id'], dp_rank: chosen['dp_rank'] } } : body
     this.#compare(path, path, body, real, await call(this.#ours, 'POST', path, held))
     if (real.status !== 200 || selectionId === undefined) return
-    if (path === '/select_and_reserve') this.#live.push(selectionId as string)
-    else this.#selected.push(selectionId as string)
+    if (path === '/select_and_reserve') {
+      this.#live.push(selectionId as string)
+      await this.#noted(body)
+    } else {
+      this.#selected.push(selectionId as string)
+      this.#asked.set(selectionId as string, body)
+    }
   }
 
   async #replay(): Promise<void> {
     const id = this.#selected.length > 0 && this.#dice.chance(0.9) ? this.#dice.of(this.#selected) : 'never'
     const { status } = await this.#same('POST', '/reservations', { model_name: model, selection_id: id })
-    if (status === 201) this.#live.push(id)
+    if (status !== 201) return
+    this.#live.push(id)
+    await this.#noted(this.#asked.get(id))
   }
 
   async #explicit(): Promise<void> {
     const dice = this.#dice
     const worker = this.#anyWorker()
     const id = this.#id(true)
+    const prompt = this.#promptBody()
     const { status } = await this.#same('POST', '/reservations', {
-      model_name: model, selection_id: id, worker_id: worker?.id ?? 9, ...(dice.chance(0.8) ? { dp_rank: (worker?.start ?? 0) + dice.below((worker?.size ?? 1) + 1) } : {}), ...this.#promptBody(),
+      model_name: model, selection_id: id, worker_id: worker?.id ?? 9, ...(dice.chance(0.8) ? { dp_rank: (worker?.start ?? 0) + dice.below((worker?.size ?? 1) + 1) } : {}), ...prompt,
       ...(dice.chance(0.6) ? { effective_prefill_tokens: dice.below(20) } : {}), ...(dice.chance(0.2) ? { track_prefill_tokens: dice.chance(0.5) } : {}),
     })
-    if (status === 201) this.#live.push(id)
+    if (status !== 201) return
+    this.#live.push(id)
+    await this.#noted(prompt)
   }
 
   async #life(): Promise<void> {
@@ -391,6 +391,18 @@ export class Differential {
       if (!dice.chance(0.05)) this.#live.splice(at, 1)
     } else if (dice.chance(0.5)) await this.#same('POST', `${path}/prefill_complete`, {})
     else await this.#same('POST', `${path}/output_block`, dice.chance(0.7) ? { decay_fraction: dice.of([0.1, 0.5, 0.75, 1, 0, 1.5]) } : {})
+  }
+
+  /** The original notes what it assumes a little after its answer: waits until both know of a booked prompt. */
+  async #noted(prompt: Body | undefined): Promise<void> {
+    if (!this.#assumes || prompt === undefined) return
+    const { token_ids, block_hashes, sequence_hashes, isl_tokens, lora_name, cache_salt, is_eagle, block_mm_infos } = prompt
+    const question = { model_name: model, token_ids, block_hashes, sequence_hashes, isl_tokens, lora_name, cache_salt, is_eagle, block_mm_infos }
+    for (let tries = 0; tries < 100; tries++) {
+      const [real, ours] = await Promise.all([call(this.#real, 'POST', '/overlap_scores', question), call(this.#ours, 'POST', '/overlap_scores', question)])
+      if (difference(real, ours) === null) return
+      await delay(20)
+    }
   }
 
   // ---- The rest ------------------------------------------------------------------------------------------------------------
@@ -409,11 +421,14 @@ export class Differential {
     if (single.length === 0) return
     const session = `s${this.#dice.below(4)}`
     const id = this.#id(false)
+    const prompt = this.#prompt()
     const { status } = await this.#same('POST', '/select_and_reserve', {
-      model_name: model, selection_id: id, token_ids: this.#prompt(), allowed_worker_ids: [this.#dice.of(single).id],
+      model_name: model, selection_id: id, token_ids: prompt, allowed_worker_ids: [this.#dice.of(single).id],
       ...(this.#dice.chance(0.5) ? { session_id: session } : { session_context: { session_id: session, input_trigger: 'user_message' } }),
     })
-    if (status === 200) this.#live.push(id)
+    if (status !== 200) return
+    this.#live.push(id)
+    await this.#noted({ token_ids: prompt })
   }
 
   async #mistake(): Promise<void> {
@@ -458,7 +473,7 @@ async function differential(deployment: Deployment): Promise<void> {
     if (only !== undefined && only !== name) continue
     const own = seed + index
     const [real, ours] = await services(deployment, name, env)
-    const run = new Differential(own, real, ours, hasEvents)
+    const run = new Differential(own, real, ours, hasEvents, !hasEvents || env['DYN_ROUTER_PREDICTED_TTL_SECS'] !== undefined)
     let step = 0
     try {
       for (; step < Math.ceil(steps / setups.length); step++) await run.step()

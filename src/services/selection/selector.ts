@@ -36,12 +36,20 @@ export function routingRequestOf(body: SelectBody, prompt: HashedPrompt, request
   }
 }
 
-/** The request with its affinity: to the target alone where that may be chosen. Named policies are not bound by it. */
+/** A rank that no worker has. */
+const noRank = 0xffff_ffff
+
+/**
+ * The request with its affinity: to the target alone where that may be chosen, so that a pin elsewhere cannot be served. Named policies are
+ * not bound by it.
+ */
 export function steered({ router }: Partition, request: RoutingRequest, target: AffinityTarget | null): RoutingRequest {
-  if (target === null || request.pin !== undefined || router.settings.selectionPolicy?.type === 'dynamo-two-tier-cost-fn') return request
-  if (request.allowedWorkerIds?.has(target.workerId) === false) return request
-  const there: RoutingRequest = { ...request, allowedWorkerIds: new Set([target.workerId]), ...(target.dpRank === null ? {} : { dpRank: target.dpRank }) }
-  return mayServe(router.worker(target.workerId), request, target.dpRank) ? there : request
+  if (target === null || router.settings.selectionPolicy?.type === 'dynamo-two-tier-cost-fn') return request
+  const { workerId, dpRank } = target
+  if (request.allowedWorkerIds?.has(workerId) === false || !mayServe(router.worker(workerId), request, dpRank)) return request
+  const there: RoutingRequest = { ...request, allowedWorkerIds: new Set([workerId]), ...(dpRank === null ? {} : { dpRank }) }
+  const { pin } = request
+  return pin?.workerId === workerId && dpRank !== null && pin.dpRank !== dpRank ? { ...there, pin: { workerId, dpRank: noRank } } : there
 }
 
 function mayServe(worker: WorkerDescription | undefined, { requiredTaints = [] }: RoutingRequest, dpRank: number | null): boolean {
