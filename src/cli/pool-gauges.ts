@@ -16,7 +16,7 @@ export interface GaugeSource {
 export function showGauges({ metrics, log, pools, sharedCaches, activeRequests, isReady }: GaugeSource): void {
   const { gauges, kvEvents } = metrics
   metrics.onScrape(() => {
-    const total = { workers: 0, indexEntries: 0, indexBytes: 0, bookings: 0, mismatched: 0, setAside: 0, sessions: 0, bookingRefusals: 0, indexRefusals: 0, evicted: 0, pruned: 0, sources: 0, queued: 0, batches: 0, gaps: 0 }
+    const total = { workers: 0, indexEntries: 0, indexBytes: 0, bookings: 0, mismatched: 0, setAside: 0, sessions: 0, bookingRefusals: 0, indexRefusals: 0, evicted: 0, pruned: 0, forgotten: 0, sources: 0, queued: 0, batches: 0, gaps: 0 }
     const drops = new Map<string, number>()
     const recoveries = { started: 0, succeeded: 0, failed: 0 }
     for (const routed of pools()) {
@@ -30,6 +30,7 @@ export function showGauges({ metrics, log, pools, sharedCaches, activeRequests, 
       total.indexRefusals += bounds?.refusedIndexEntries ?? 0
       total.evicted += bounds?.evictedBlocks ?? 0
       total.pruned += bounds?.prunedBlocks ?? 0
+      total.forgotten += bounds?.memoryEvictions ?? 0
       total.mismatched += routed.pool.mismatchedCount
       total.setAside += routed.setAsideIds().size
       total.sessions += routed.affinity?.table.size ?? 0
@@ -51,6 +52,7 @@ export function showGauges({ metrics, log, pools, sharedCaches, activeRequests, 
     gauges.indexRefusals.set(total.indexRefusals)
     gauges.assumedBlocksEvicted.set(total.evicted)
     gauges.assumedBlocksPruned.set(total.pruned)
+    gauges.indexEvictions.set(total.forgotten)
     const shared = sharedCaches.stats()
     gauges.sharedCacheObjects.set(shared.objects)
     gauges.sharedCacheGaps.set(shared.gaps)

@@ -25,7 +25,7 @@ export interface RouterConfig extends Pick<ParsedConfig, 'trackingKey' | 'policy
     | 'approximateCachePolicy' | 'maxTreeSize' | 'pruneTargetRatio' | 'sharedCacheMultiplier' | 'activeRequestExpirySeconds' | 'activeDecodeBlocksThreshold'
     | 'activePrefillTokensThreshold' | 'activePrefillTokensThresholdFraction' | 'queueThreshold' | 'queuePolicy' | 'overlapRefreshSeconds' | 'queueTimeoutSeconds'
     | 'trackingKeyId'
-  >
+  > & Partial<Pick<RouterValues, 'indexMemoryBytes'>>
 }
 
 /** Settings of one `KvRouter`, frozen. */
@@ -52,6 +52,7 @@ export function routerSettingsOf(config: RouterConfig, facts: CardFacts): Router
     ttlSeconds: values.ttlSeconds,
     predictedTtlSeconds: values.predictedTtlSeconds,
     approximateCachePolicy: values.approximateCachePolicy === 'lru' ? 'lru' : 'ttl',
+    indexMemoryBytes: values.indexMemoryBytes ?? null,
     maxTreeSize: values.maxTreeSize,
     pruneTargetRatio: values.pruneTargetRatio,
     prefillLoadModel: config.prefillLoadModel,

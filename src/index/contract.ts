@@ -51,6 +51,8 @@ export interface ApproximatePrefixIndex extends PrefixIndex {
   prune(count: number): number
   /** Recorded (rank, block) pairs that wait for their expiry. */
   readonly recordedCount: number
+  /** (rank, block) pairs forgotten to stay within `bytesMax`. */
+  readonly evictedCount: number
   /** Events and recordings refused because a bound was reached. */
   readonly capacityRefusals: number
 }
@@ -59,6 +61,12 @@ export interface ApproximatePrefixIndex extends PrefixIndex {
 export interface PrefixIndexOptions {
   /** Most (rank, block) pairs, and most records kept for them. Beyond, stores answer `capacity_exhausted`. Default 64 Mi. */
   readonly entriesMax?: number
+  /**
+   * Bytes that the index may reserve; least-used ends of prompts go first, see the README of this folder. Reserved memory is only
+   * asked for in steps, so seven eighths are used; below 8 MiB the steps
+   * are too large for it to be kept. Default: no budget.
+   */
+  readonly bytesMax?: number
   /** Life of recorded blocks in milliseconds. Default 120 000. */
   readonly ttlMs?: number
 }

@@ -23,6 +23,8 @@ export class DeviceTree {
   /** Block per position along the last query, `[0, pathLength)`. */
   path = new Uint32Array(256)
   pathLength = 0
+  /** Where the eviction goes on. */
+  #hand = 1
   #active = new Uint32Array(64)
   #cutCounts = new Uint32Array(64)
   #resolved = new Uint32Array(64)
@@ -77,6 +79,7 @@ export class DeviceTree {
     // A parent known by the rank's own name comes from a chain with other names: there content alone decides.
     const ownName = words[parent * B.stride + B.hashLow] !== low || words[parent * B.stride + B.hashHigh] !== high
     const edge = words[parent * B.stride + B.edge]!
+    store.edges.ints[edge * E.stride + E.used] ||= 1
     const after = store.offsetOf(parent) + 1
     const edges = store.edges.ints
     const rest = edges[edge * E.stride + E.length]! - after
@@ -251,6 +254,54 @@ export class DeviceTree {
     }
   }
 
+  // ---- Eviction --------------------------------------------------------------------------------------------------------------
+
+  /** Blocks that still fit into the memory that is reserved. */
+  get spareBlocks(): number {
+    return this.#store.contents.spareCount
+  }
+
+  /**
+   * Forgets edges without children, for all ranks, until `blocks` have gone: in the order of their records, passing by once those that
+   * a later store has come by since, twice those that a query has; unreachable ones at once. `kept`: an edge that stays.
+   * Returns how many (rank, block) pairs went.
+   */
+  evict(blocks: number, kept: number): number {
+    const store = this.#store
+    const before = store.coveredTotal
+    const until = store.contents.liveCount - blocks
+    // The first times around may only take marks off.
+    for (let left = 3 * store.edges.idEnd; left > 0 && store.contents.liveCount > until; left -= 1) {
+      this.#hand = this.#hand + 1 < store.edges.idEnd ? this.#hand + 1 : store.root + 1
+      const base = this.#hand * E.stride
+      const edges = store.edges.ints
+      if (this.#hand >= store.edges.idEnd || edges[base + E.length] === 0 || edges[base + E.child] !== 0 || this.#hand === kept) continue
+      if (edges[base + E.used] === 0 || edges[base + E.parent] === 0) this.#forgetEdge(this.#hand)
+      else edges[base + E.used]! -= 1
+    }
+    return before - store.coveredTotal
+  }
+
+  /** The edge of the block that a rank knows by this name, or 0. */
+  edgeNamed(slot: number, name: bigint | null): number {
+    if (name === null) return 0
+    wide[0] = name
+    return this.#store.blocks.ints[this.#names.resolve(slot, halves[0]!, halves[1]!) * B.stride + B.edge]!
+  }
+
+  #forgetEdge(edge: number): void {
+    const store = this.#store
+    const base = edge * E.stride
+    const first = store.edges.ints[base + E.head]!
+    const full = store.edges.ints[base + E.full]!
+    const slots = new Uint32Array(store.owners.size(full))
+    store.owners.collect(full, slots)
+    for (const slot of slots) this.#uncover(slot, edge, first)
+    while (store.edges.ints[base + E.length] !== 0) {
+      this.#uncover(store.cuts.ints[store.edges.ints[base + E.cuts]! * C.stride + C.slot]!, edge, first)
+    }
+  }
+
   // ---- Queries ---------------------------------------------------------------------------------------------------------------
 
   /**
@@ -291,6 +342,7 @@ export class DeviceTree {
     const base = edge * E.stride
     const edges = this.#store.edges.ints
     const head = edges[base + E.head]!
+    edges[base + E.used] = 2
     const matched = this.#kernel.run(head, depth, Math.min(edges[base + E.length]!, count - depth))
     if (withPath) this.#appendPath(head, depth, matched)
     this.pathLength = depth + matched

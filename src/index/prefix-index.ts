@@ -11,6 +11,12 @@ import { OwnerSets } from './owner-sets.ts'
 
 const defaultEntriesMax = 2 ** 26
 const defaultTtlMs = 120_000
+/** Share of the byte budget beyond which nothing is reserved any more: arrays grow by an eighth. */
+const usableShare = 7 / 8
+/** Blocks evicted at once at least, so that not every store has to. */
+const evictionMin = 256
+/** Stores between two looks at the bytes reserved. */
+const storesPerLook = 16
 
 export class TieredPrefixIndex implements ApproximatePrefixIndex {
   readonly #owners = new OwnerSets()
@@ -21,13 +27,18 @@ export class TieredPrefixIndex implements ApproximatePrefixIndex {
   readonly #expiries = new ExpiryQueue()
   readonly #entriesMax: number
   readonly #ttlMs: number
+  readonly #bytesMax: number
+  #storesUntilLook = 0
+  #isBudgetUsed = false
   #slotCount = 0
   readonly #name = new Uint32Array(2)
   capacityRefusals = 0
+  evictedCount = 0
 
   constructor(options: PrefixIndexOptions = {}) {
     this.#entriesMax = options.entriesMax ?? defaultEntriesMax
     this.#ttlMs = options.ttlMs ?? defaultTtlMs
+    this.#bytesMax = usableShare * (options.bytesMax ?? Infinity)
   }
 
   get entryCount(): number {
@@ -71,12 +82,26 @@ export class TieredPrefixIndex implements ApproximatePrefixIndex {
     if (hashes.length !== locals.length) return 'invalid_block'
     const count = hashes.length >>> 1
     let status: ApplyStatus = 'capacity_exhausted'
-    if (this.entryCount + count <= this.#entriesMax && this.recordCount + count <= this.#entriesMax) {
+    if (this.#isWithinBudget(slot, tier, parentHash, count) && this.entryCount + count <= this.#entriesMax && this.recordCount + count <= this.#entriesMax) {
       const target = tier === 'device' ? this.#device : this.#tier(tier)
       status = target.stored(slot, parentHash, hashes, locals)
     }
     if (status === 'capacity_exhausted') this.capacityRefusals += 1
     return status
+  }
+
+  /** Makes room on the device where the byte budget is used up; tiers below are refused more. */
+  #isWithinBudget(slot: RankSlot, tier: StorageTier, parentHash: bigint | null, count: number): boolean {
+    if (this.#bytesMax === Infinity) return true
+    if (!this.#isBudgetUsed && this.#storesUntilLook <= 0) {
+      this.#isBudgetUsed = this.bytesReserved >= this.#bytesMax
+      this.#storesUntilLook = storesPerLook
+    }
+    this.#storesUntilLook -= 1
+    if (!this.#isBudgetUsed) return true
+    if (tier !== 'device') return false
+    if (this.#device.spareBlocks < count) this.evictedCount += this.#device.evict(Math.max(count, evictionMin), this.#device.edgeNamed(slot, parentHash))
+    return this.#device.spareBlocks >= count
   }
 
   find(localHashes: HashList, scores: OverlapScores): void {

@@ -12,6 +12,7 @@ const initialRecords = 64
 export class RecordArena {
   readonly #store: GrowingWords
   readonly stride: number
+  readonly #first: number
   #end: number
   #free = 0
   #live = 0
@@ -19,6 +20,7 @@ export class RecordArena {
   /** `firstId`: the words before that record are the owner's. `inPlace`: see `GrowingWords`. */
   constructor(stride: number, { firstId = 1, inPlace = false } = {}) {
     this.stride = stride
+    this.#first = firstId
     this.#end = firstId
     this.#store = new GrowingWords(stride * (firstId + initialRecords), inPlace)
   }
@@ -51,9 +53,19 @@ export class RecordArena {
     return this.#store.byteLength
   }
 
+  /** Records that fit before the arena must grow. */
+  get spareCount(): number {
+    return Math.floor(this.words.length / this.stride) - this.#first - this.#live
+  }
+
+  /** One more than the largest id in use or free after `count` more allocations. */
+  endAfter(count: number): number {
+    return this.#end + Math.max(0, count - (this.#end - this.#first - this.#live))
+  }
+
   /** Makes room for `count` more records; false when memory is refused. */
   reserve(count: number): boolean {
-    return this.#store.reserve((this.#end + count) * this.stride)
+    return this.#store.reserve((this.endAfter(count) + 1) * this.stride)
   }
 
   allocate(): number {

@@ -27,6 +27,8 @@ export class ReferenceIndex implements ApproximatePrefixIndex {
   readonly #ttlMs: number
   #slotCount = 0
   capacityRefusals = 0
+  /** It knows no byte budget. */
+  readonly evictedCount = 0
 
   constructor(options: PrefixIndexOptions = {}) {
     this.#entriesMax = options.entriesMax ?? 2 ** 26

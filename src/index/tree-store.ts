@@ -32,15 +32,17 @@ export const block = {
   depth: 3,
 } as const
 
-/** Fields of an edge record. 44 bytes. */
+/** Fields of an edge record. 48 bytes. */
 export const edgeField = {
-  stride: 11, head: 0, tail: 1, length: 2, depth: 3,
+  stride: 12, head: 0, tail: 1, length: 2, depth: 3,
   /** 0 when detached, and for the root. */
   parent: 4,
   full: 5, cuts: 6,
   /** 1 when it had children once. */
   internal: 7,
   child: 8, previous: 9, sibling: 10,
+  /** How often the eviction passes it by: 2 after a query, 1 after a later store, one less each time. */
+  used: 11,
 } as const
 
 /** Fields of a cut: a rank that covers only the first `count` blocks of an edge. */
@@ -90,7 +92,7 @@ export class TreeStore {
 
   /** Makes room for what one event of `count` blocks can add; false when memory is refused. */
   reserve(count: number): boolean {
-    return this.contents.reserve(count) && this.blocks.reserve((this.contents.idEnd + count) * B.stride) && this.#names.reserve(count) &&
+    return this.contents.reserve(count) && this.blocks.reserve(this.contents.endAfter(count) * B.stride) && this.#names.reserve(count) &&
       this.edges.reserve(edgesPerEvent) && this.#children.reserve(edgesPerEvent)
   }
 
@@ -266,7 +268,7 @@ export class TreeStore {
   #newBlocks(edge: number, depth: number, locals: Uint32Array, hashes: Uint32Array, from: number, end: number): number {
     let first = 0
     let previous = 0
-    if (!this.blocks.reserve((this.contents.idEnd + end - from) * B.stride)) throw new RangeError('no memory for the prefix index')
+    if (!this.blocks.reserve(this.contents.endAfter(end - from) * B.stride)) throw new RangeError('no memory for the prefix index')
     const blocks = this.blocks.ints
     for (let i = from; i < end; i += 1) {
       const id = this.contents.allocate()

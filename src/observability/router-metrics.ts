@@ -46,6 +46,7 @@ export interface RouterGauges {
   readonly indexRefusals: NumberCell
   readonly assumedBlocksEvicted: NumberCell
   readonly assumedBlocksPruned: NumberCell
+  readonly indexEvictions: NumberCell
   readonly sharedCacheObjects: NumberCell
   readonly sharedCacheGaps: NumberCell
   readonly sharedCacheOverflows: NumberCell
@@ -338,6 +339,7 @@ function gaugesOf(set: MetricSet): RouterGauges {
     indexRefusals: counter('index_refusals_total', 'Events and assumed prompts that the prefix index refused because it is full'),
     assumedBlocksEvicted: counter('assumed_blocks_evicted_total', "Assumed blocks given up because a worker's capacity was used up"),
     assumedBlocksPruned: counter('assumed_blocks_pruned_total', 'Assumed blocks given up because there were more than --router-max-tree-size'),
+    indexEvictions: counter('index_evictions_total', 'Blocks of workers that the prefix index forgot to stay within --index-memory'),
     sessionAffinityEntries: gauge('session_affinity_entries', 'Sessions that are bound to a worker, over all pools'),
     sharedCacheObjects: gauge('shared_cache_objects', 'Objects that a shared cache is known to hold'),
     sharedCacheGaps: counter('shared_cache_gaps_total', 'Gaps in the events of a shared cache, each of which forgets its objects'),

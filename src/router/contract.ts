@@ -44,6 +44,8 @@ export interface RouterSettings {
   readonly predictedTtlSeconds: number | null
   /** How assumed blocks age: by time, or, where a worker tells its capacity, when room is needed. */
   readonly approximateCachePolicy: 'ttl' | 'lru'
+  /** Bytes that the index may reserve (where blocks are predicted, two indexes, each so many); null or left out: no budget. */
+  readonly indexMemoryBytes?: number | null
   /** Most assumed blocks that age by time; null: no bound. */
   readonly maxTreeSize: number | null
   /** Share of `maxTreeSize` that pruning leaves. */
@@ -202,6 +204,8 @@ export interface BoundCounts {
   readonly evictedBlocks: number
   /** Assumed blocks given up because there were more than `maxTreeSize`. */
   readonly prunedBlocks: number
+  /** (rank, block) pairs forgotten because the index had used up its memory. */
+  readonly memoryEvictions: number
 }
 
 export interface OverlapQuery {

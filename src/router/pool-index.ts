@@ -22,6 +22,8 @@ export interface PoolIndexSettings {
   readonly predictedTtlSeconds: number | null
   /** `lru`: assumed blocks of a rank that advertises its capacity stay until room is needed; of others by time. */
   readonly approximateCachePolicy: 'ttl' | 'lru'
+  /** Bytes that the index may reserve; left out or null: no budget. */
+  readonly indexMemoryBytes?: number | null
   /** Most assumed blocks of all ranks that age by time; null: no bound. */
   readonly maxTreeSize: number | null
   /** Share of `maxTreeSize` that pruning leaves. */
@@ -70,8 +72,9 @@ export class PoolIndex {
     const isBounded = settings.approximateCachePolicy === 'lru'
     this.#bound = isBounded ? new CapacityBound((slot, blockHashes) => { this.#main.apply(slot, 'device', { kind: 'removed', blockHashes }) }) : null
     this.#growing = isBounded ? new GrowingPrompts(settings) : null
-    this.#main = createPrefixIndex({ ttlMs: 1000 * settings.ttlSeconds })
-    this.#predicted = settings.predictedTtlSeconds === null ? null : createPrefixIndex({ ttlMs: 1000 * settings.predictedTtlSeconds })
+    const bytesMax = settings.indexMemoryBytes ?? Infinity
+    this.#main = createPrefixIndex({ ttlMs: 1000 * settings.ttlSeconds, bytesMax })
+    this.#predicted = settings.predictedTtlSeconds === null ? null : createPrefixIndex({ ttlMs: 1000 * settings.predictedTtlSeconds, bytesMax })
   }
 
   isApproximate(slot: RankSlot): boolean {
@@ -227,6 +230,11 @@ export class PoolIndex {
 
   get bytesReserved(): number {
     return this.#main.bytesReserved + (this.#bound?.bytesReserved ?? 0) + (this.#predicted?.bytesReserved ?? 0)
+  }
+
+  /** (rank, block) pairs forgotten because the index had used up its memory. */
+  get memoryEvictions(): number {
+    return this.#main.evictedCount + (this.#predicted?.evictedCount ?? 0)
   }
 
   get capacityRefusals(): number {

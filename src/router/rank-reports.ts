@@ -49,6 +49,7 @@ export class RankReports {
       refusedIndexEntries: index.capacityRefusals,
       evictedBlocks: index.evictedCount,
       prunedBlocks: index.prunedCount,
+      memoryEvictions: index.memoryEvictions,
     }
   }
 

@@ -28,7 +28,7 @@ const idle = (name: string, env: string, noEffect: string, more: Partial<OptionI
   maybeText({ name, env: [env], section: serving, noEffect, help: 'Accepted for compatibility.', ...more })
 
 const { endpoint: _endpoint, blockSize: _blockSize, ...costOptions } = routerCoreOptions
-const { config, onPrefillError, decodeKvReuse, kvEventGraceSeconds, retryLimit, firstOutputTimeoutSeconds, outputTimeoutSeconds, activeRequestsMax } = routerOwnOptions
+const { config, onPrefillError, decodeKvReuse, indexMemoryBytes, kvEventGraceSeconds, retryLimit, firstOutputTimeoutSeconds, outputTimeoutSeconds, activeRequestsMax } = routerOwnOptions
 
 export const frontendOptions = {
   config,
@@ -88,6 +88,7 @@ export const frontendOptions = {
   retryLimit,
   firstOutputTimeoutSeconds,
   outputTimeoutSeconds,
+  indexMemoryBytes,
   kvEventGraceSeconds,
   activeRequestsMax,
   overloadStatus: integerOption(529, {

@@ -54,6 +54,10 @@ export const routerOwnOptions = {
     ...warmpath, name: 'strict-block-size', env: ['WARMPATH_STRICT_BLOCK_SIZE'], section: 'Target',
     help: "Leave out workers whose block size differs from --router-block-size, where otherwise the workers' size is used with a warning.",
   }),
+  indexMemoryBytes: maybeInteger({
+    ...warmpath, name: 'index-memory', env: ['WARMPATH_INDEX_MEMORY'], unit: 'bytes', minimum: 8_388_608, section: 'What is tracked', defaultText: 'no budget',
+    help: 'Memory that the prefix index of a pool may reserve; beyond it, ends of prompts that no request and no event has used for longest are forgotten.',
+  }),
   kvEventGraceSeconds: numberOption(5, {
     ...warmpath, name: 'kv-event-grace', env: ['WARMPATH_KV_EVENT_GRACE'], unit: 'seconds', minimum: 0, section: 'What is tracked',
     help: 'How long a worker may serve without publishing cache events before its cache is assumed from what was routed to it.',
