@@ -1,5 +1,6 @@
 /** `dynamo_frontend_*`: the families of Dynamo's frontend that this API can fill truthfully, under the names and buckets its dashboards know. */
 import { Counter, Gauge, Histogram, Registry } from 'prom-client'
+import { counterFamily, gaugeFamily, histogramFamily, type Family, type HistogramCell, type NumberCell } from '../observability/metric-families.ts'
 import { StageMetrics, type RankFigures } from './stage-metrics.ts'
 import type { Endpoint, FrontendMeter, RequestMeter, RequestOutcome } from './frontend-meter.ts'
 
@@ -54,22 +55,22 @@ export class FrontendMetrics implements FrontendMeter {
 
   constructor(options: FrontendMetricsOptions = {}) {
     this.#prefix = options.prefix ?? 'dynamo_frontend'
-    this.#started = this.#counter('requests_started_total', 'Requests taken up', ['endpoint', 'model', 'request_type'])
-    this.#total = this.#counter('requests_total', 'Requests ended', ['endpoint', 'error_type', 'model', 'request_type', 'status'])
-    this.#failures = this.#counter('failures_total', 'Failed requests by class and reason', ['class', 'reason'])
-    this.#inflight = this.#gauge('inflight_requests', 'Requests taken up and not ended', ['model'])
-    this.#active = this.#gauge('active_requests', 'Requests from arrival to the end of the answer', ['model'])
-    this.#queued = this.#gauge('queued_requests', 'Requests without a first token', ['model'])
-    this.#disconnected = this.#gauge('disconnected_clients', 'Clients that left before their answer was complete', [])
-    this.#duration = this.#histogram('request_duration_seconds', 'From arrival to the end of the answer', ['model'], bounds.duration)
-    this.#firstToken = this.#histogram('time_to_first_token_seconds', 'From arrival to the first token', ['model'], bounds.firstToken)
-    this.#interToken = this.#histogram('inter_token_latency_seconds', 'Between tokens', ['model'], bounds.interToken)
-    this.#input = this.#histogram('input_sequence_tokens', 'Tokens of the prompts', ['model'], bounds.input)
-    this.#output = this.#histogram('output_sequence_tokens', 'Tokens of the answers', ['model'], bounds.output)
-    this.#cached = this.#histogram('cached_tokens', 'Prompt tokens found in a cache, as engines report them', ['model'], bounds.input)
-    this.#outputTokens = this.#counter('output_tokens_total', 'Tokens generated so far', ['model'])
-    this.#template = this.#histogram('template_seconds', 'Chat template', [], bounds.preparation)
-    this.#tokenize = this.#histogram('tokenize_seconds', 'Tokenization', [], bounds.preparation)
+    this.#started = this.#counted('requests_started_total', 'Requests taken up', ['endpoint', 'model', 'request_type'])
+    this.#total = this.#counted('requests_total', 'Requests ended', ['endpoint', 'error_type', 'model', 'request_type', 'status'])
+    this.#failures = this.#counted('failures_total', 'Failed requests by class and reason', ['class', 'reason'])
+    this.#inflight = this.#level('inflight_requests', 'Requests taken up and not ended', ['model'])
+    this.#active = this.#level('active_requests', 'Requests from arrival to the end of the answer', ['model'])
+    this.#queued = this.#level('queued_requests', 'Requests without a first token', ['model'])
+    this.#disconnected = this.#level('disconnected_clients', 'Clients that left before their answer was complete', []).with()
+    this.#duration = this.#observed('request_duration_seconds', 'From arrival to the end of the answer', ['model'], bounds.duration)
+    this.#firstToken = this.#observed('time_to_first_token_seconds', 'From arrival to the first token', ['model'], bounds.firstToken)
+    this.#interToken = this.#observed('inter_token_latency_seconds', 'Between tokens', ['model'], bounds.interToken)
+    this.#input = this.#observed('input_sequence_tokens', 'Tokens of the prompts', ['model'], bounds.input)
+    this.#output = this.#observed('output_sequence_tokens', 'Tokens of the answers', ['model'], bounds.output)
+    this.#cached = this.#observed('cached_tokens', 'Prompt tokens found in a cache, as engines report them', ['model'], bounds.input)
+    this.#outputTokens = this.#counted('output_tokens_total', 'Tokens generated so far', ['model'])
+    this.#template = this.#observed('template_seconds', 'Chat template', [], bounds.preparation).with()
+    this.#tokenize = this.#observed('tokenize_seconds', 'Tokenization', [], bounds.preparation).with()
     this.#tokenizer = this.#histogram('tokenizer_latency_ms', 'Tokenization, in milliseconds', ['operation'], bounds.tokenizer)
     this.#stage = this.#histogram('stage_duration_seconds', 'Stages of a request; preprocess: template and tokens', ['stage'], bounds.stage)
     this.stages = new StageMetrics({ registry: this.#registry, prefix: this.#prefix, durations: this.#stage })
@@ -79,8 +80,8 @@ export class FrontendMetrics implements FrontendMeter {
   }
 
   begin(model: string, endpoint: Endpoint, requestType: 'stream' | 'unary'): RequestMeter {
-    this.#started.inc({ endpoint, model, request_type: requestType })
-    for (const gauge of [this.#inflight, this.#active, this.#queued]) gauge.inc({ model })
+    this.#started.with(endpoint, model, requestType).inc()
+    for (const gauge of [this.#inflight, this.#active, this.#queued]) gauge.with(model).inc()
     return this.#request(model, endpoint, requestType)
   }
 
@@ -97,6 +98,9 @@ export class FrontendMetrics implements FrontendMeter {
   #request(model: string, endpoint: Endpoint, requestType: string): RequestMeter {
     let queued = true
     let outputTokens = 0
+    // Counted with every output: looked up once.
+    let interToken: HistogramCell | null = null
+    let generated: NumberCell | null = null
     // Embeddings are not prepared here.
     let preparing = endpoint !== 'embeddings'
     if (preparing) this.stages.preprocess(true)
@@ -105,7 +109,7 @@ export class FrontendMetrics implements FrontendMeter {
       preparing = false
     }
     const dequeue = (): void => {
-      if (queued) this.#queued.dec({ model })
+      if (queued) this.#queued.with(model).inc(-1)
       queued = false
     }
     return {
@@ -116,27 +120,29 @@ export class FrontendMetrics implements FrontendMeter {
         this.#tokenize.observe(tokenizeSeconds)
         this.#stage.observe({ stage: 'preprocess' }, templateSeconds + tokenizeSeconds)
       },
-      inputTokens: (count) => this.#input.observe({ model }, count),
+      inputTokens: (count) => this.#input.with(model).observe(count),
       firstToken: (seconds) => {
         dequeue()
-        this.#firstToken.observe({ model }, seconds)
+        this.#firstToken.with(model).observe(seconds)
       },
       nextTokens: (count, seconds) => {
         const each = seconds / count
-        for (let index = 0; index < Math.min(count, interTokenObservationsMax); index += 1) this.#interToken.observe({ model }, each)
+        interToken ??= this.#interToken.with(model)
+        for (let index = 0; index < Math.min(count, interTokenObservationsMax); index += 1) interToken.observe(each)
       },
       outputTokens: (count) => {
         outputTokens += count
-        this.#outputTokens.inc({ model }, count)
+        generated ??= this.#outputTokens.with(model)
+        generated.inc(count)
       },
-      cachedTokens: (count) => this.#cached.observe({ model }, count),
+      cachedTokens: (count) => this.#cached.with(model).observe(count),
       disconnected: () => this.#disconnected.inc(),
       end: (outcome) => {
         isPrepared()
         dequeue()
-        for (const gauge of [this.#inflight, this.#active]) gauge.dec({ model })
-        if (outputTokens > 0) this.#output.observe({ model }, outputTokens)
-        this.#duration.observe({ model }, outcome.seconds)
+        for (const gauge of [this.#inflight, this.#active]) gauge.with(model).inc(-1)
+        if (outputTokens > 0) this.#output.with(model).observe(outputTokens)
+        this.#duration.with(model).observe(outcome.seconds)
         this.#count(outcome, { endpoint, model, request_type: requestType })
       },
     }
@@ -144,8 +150,8 @@ export class FrontendMetrics implements FrontendMeter {
 
   #count(outcome: RequestOutcome, labels: { readonly endpoint: string; readonly model: string; readonly request_type: string }): void {
     const failed = outcome.status === 'error'
-    this.#total.inc({ endpoint: labels.endpoint, error_type: failed ? outcome.errorType : '', model: labels.model, request_type: labels.request_type, status: outcome.status })
-    if (failed) this.#failures.inc({ class: outcome.class, reason: outcome.reason })
+    this.#total.with(labels.endpoint, failed ? outcome.errorType : '', labels.model, labels.request_type, outcome.status).inc()
+    if (failed) this.#failures.with(outcome.class, outcome.reason).inc()
   }
 
   #addModels(models: NonNullable<FrontendMetricsOptions['models']>): void {
@@ -182,6 +188,22 @@ export class FrontendMetrics implements FrontendMeter {
         return get()
       }
     }
+  }
+
+  #family(name: string, help: string, labels: readonly string[]) {
+    return { name: `${this.#prefix}_${name}`, help, labels, base: {}, registry: this.#registry }
+  }
+
+  #counted(name: string, help: string, labels: readonly string[]): Family<NumberCell> {
+    return counterFamily(this.#family(name, help, labels))
+  }
+
+  #level(name: string, help: string, labels: readonly string[]): Family<NumberCell> {
+    return gaugeFamily(this.#family(name, help, labels))
+  }
+
+  #observed(name: string, help: string, labels: readonly string[], buckets: readonly number[]): Family<HistogramCell> {
+    return histogramFamily({ ...this.#family(name, help, labels), bounds: buckets })
   }
 
   #counter<Label extends string>(name: string, help: string, labelNames: readonly Label[]): Counter<Label> {
