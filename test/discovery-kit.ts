@@ -102,23 +102,39 @@ export function etcdMissing(): string | false {
   return reason
 }
 
+/** Paths of a server's certificate and key, and of the authority that clients must be of when `asksClients`. */
+export interface EtcdServerTls {
+  readonly cert: string
+  readonly key: string
+  readonly ca: string
+  readonly asksClients: boolean
+}
+
 /** A real etcd of its own on loopback. */
 export class EtcdServer {
   readonly url: string
   readonly #peerUrl: string
+  /** Plain HTTP, for its health alone. */
+  readonly #healthUrl: string
   readonly #folder: string
   readonly #arguments: readonly string[]
   #child: ChildProcess | null = null
 
-  private constructor(folder: string, port: number, peerPort: number, extra: readonly string[]) {
-    this.url = `http://127.0.0.1:${port}`
+  private constructor(folder: string, ports: readonly [client: number, peer: number, health: number], extra: readonly string[], tls: EtcdServerTls | null) {
+    const [port, peerPort, healthPort] = ports
+    this.url = `${tls === null ? 'http' : 'https'}://127.0.0.1:${port}`
     this.#peerUrl = `http://127.0.0.1:${peerPort}`
+    this.#healthUrl = tls === null ? this.url : `http://127.0.0.1:${healthPort}`
     this.#folder = folder
-    this.#arguments = extra
+    this.#arguments = tls === null ? extra : [
+      ...extra, '--cert-file', tls.cert, '--key-file', tls.key, '--listen-metrics-urls', this.#healthUrl,
+      ...(tls.asksClients ? ['--client-cert-auth', '--trusted-ca-file', tls.ca] : []),
+    ]
   }
 
-  static async start(extra: readonly string[] = [], port?: number): Promise<EtcdServer> {
-    const server = new EtcdServer(await mkdtemp(join(tmpdir(), 'warmpath-etcd-')), port ?? (await freePort()), await freePort(), extra)
+  static async start(extra: readonly string[] = [], port?: number, tls: EtcdServerTls | null = null): Promise<EtcdServer> {
+    const ports = [port ?? (await freePort()), await freePort(), await freePort()] as const
+    const server = new EtcdServer(await mkdtemp(join(tmpdir(), 'warmpath-etcd-')), ports, extra, tls)
     await server.run()
     return server
   }
@@ -133,7 +149,7 @@ export class EtcdServer {
     ], { stdio: 'ignore' })
     await until('etcd is healthy', async () => {
       try {
-        const reply = await fetch(`${this.url}/health`)
+        const reply = await fetch(`${this.#healthUrl}/health`)
         return reply.ok && (await reply.text()).includes('true')
       } catch {
         return false

@@ -26,6 +26,11 @@ test('each etcd variable is read, and numbers that are none are the default', ()
     discoveryOptionsFromEnv({ ETCD_AUTH_CA: 'ca', ETCD_AUTH_CLIENT_CERT: 'cert', ETCD_AUTH_CLIENT_KEY: 'key' }),
     { ...plainEtcd, tls: { ca: 'ca', clientCert: 'cert', clientKey: 'key' } },
   )
+  assert.deepEqual(
+    discoveryOptionsFromEnv({ ETCD_AUTH_USERNAME: 'u', ETCD_AUTH_PASSWORD: 'p', ETCD_AUTH_CA: 'ca', ETCD_AUTH_CLIENT_CERT: 'cert', ETCD_AUTH_CLIENT_KEY: 'key' }),
+    { ...plainEtcd, auth: { username: 'u', password: 'p' }, tls: { ca: 'ca', clientCert: 'cert', clientKey: 'key' } },
+    'a server may ask for both',
+  )
   assert.deepEqual(discoveryOptionsFromEnv({ ETCD_AUTH_CLIENT_CERT: 'cert', ETCD_AUTH_CLIENT_KEY: 'key' }), plainEtcd, 'client certificates need all three')
 })
 

@@ -85,9 +85,9 @@ function etcdOptionsFromEnv(env: Environment): EtcdBackendOptions {
     keepaliveIntervalSeconds: wholeNumber(env, 'ETCD_KEEPALIVE_INTERVAL_SECONDS', 15, 0),
     keepaliveTimeoutSeconds: wholeNumber(env, 'ETCD_KEEPALIVE_TIMEOUT_SECONDS', 10, 1),
   }
-  if (present(username) && present(password)) return { ...options, auth: { username, password }, ...(present(ca) ? { tls: { ca } } : {}) }
-  if (present(ca) && present(clientCert) && present(clientKey)) return { ...options, tls: { ca, clientCert, clientKey } }
-  return options
+  const auth = present(username) && present(password) ? { username, password } : null
+  if (present(ca) && present(clientCert) && present(clientKey)) return { ...options, ...(auth === null ? {} : { auth }), tls: { ca, clientCert, clientKey } }
+  return auth === null ? options : { ...options, auth, ...(present(ca) ? { tls: { ca } } : {}) }
 }
 
 const podFolder = '/etc/podinfo'

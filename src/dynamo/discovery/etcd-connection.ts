@@ -135,7 +135,7 @@ export class EtcdConnection {
   #isFailure(error: unknown): boolean {
     const library = this.#library
     if (library === null || !(error instanceof Error)) return false
-    return library.isRecoverableError(error) || error instanceof library.ClientClosedError || error instanceof library.EtcdInvalidAuthTokenError
+    return library.isRecoverableError(error) || error instanceof library.ClientClosedError || isTokenEnd(error, library)
   }
 
   #clientOptions(endpoint: string): IOptions {
@@ -157,6 +157,10 @@ export class EtcdConnection {
     }
   }
 }
+
+/** A token that ended, or is of rights that have changed since: a new client gets a new one. The library has no class for the latter. */
+const isTokenEnd = (error: Error, library: Library): boolean =>
+  error instanceof library.EtcdInvalidAuthTokenError || error.message.includes('revision of auth store is old')
 
 function end(session: EtcdSession, reason: Error): void {
   for (const stop of session.streams) stop(reason)
