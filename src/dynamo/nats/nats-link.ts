@@ -241,8 +241,8 @@ export class NatsLink {
   async #connect(): Promise<NatsConnection> {
     this.#library ??= await import('@nats-io/transport-node')
     const { settings } = this.#parts
-    const identity = await identityOf(settings, this.#library)
     const servers = [...new Set([...settings.servers, ...this.#gossip])]
+    const identity = await identityOf(settings, this.#library, servers)
     return this.#library.connect({
       ...identity, servers, name: 'warmpath', reconnect: false, timeout: attemptTimeoutMs, pingInterval: pingIntervalMs, maxPingOut: 2,
       ignoreClusterUpdates: true, noAsyncTraces: true,

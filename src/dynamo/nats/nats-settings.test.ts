@@ -34,3 +34,19 @@ test('files and seeds are checked before the first connection', async () => {
   await assert.rejects(identityOf(natsSettingsOf({ ...unset, nkey: 'SECRET' }), library), (error: Error) => /NATS_AUTH_NKEY/.test(error.message) && !error.message.includes('SECRET'))
   assert.throws(() => natsSettingsOf({ ...unset, tlsCertPath: 'x' }), /NATS_TLS_CLIENT_KEY_PATH.*go together/)
 })
+
+test('a server known by its address alone has to have a certificate of it', async () => {
+  const check = async (server: string, told: readonly string[] = []): Promise<(host: string, names: string) => boolean> => {
+    const settings = natsSettingsOf({ ...unset, server, tlsCaPath: fixturePath('tls', 'ca.pem') })
+    const { checkServerIdentity } = (await identityOf(settings, library, [...settings.servers, ...told])).tls as { checkServerIdentity: (host: string, certificate: object) => Error | undefined }
+    return (host, subjectaltname) => checkServerIdentity(host, { subject: { CN: 'x' }, subjectaltname }) === undefined
+  }
+  // `localhost` is what Node asks for when the handshake names nobody.
+  const ofAddress = await check('192.0.2.1, [2001:db8::1]:4222')
+  assert.ok(ofAddress('localhost', 'IP Address:192.0.2.1') && ofAddress('localhost', 'IP Address:2001:DB8:0:0:0:0:0:1'))
+  assert.ok(!ofAddress('localhost', 'IP Address:192.0.2.2') && !ofAddress('localhost', 'DNS:localhost'))
+  assert.ok((await check('nats://a.test', ['192.0.2.9:4222', 'no address']))('localhost', 'IP Address:192.0.2.9'))
+  const ofName = await check('nats://a.test')
+  assert.ok(ofName('a.test', 'DNS:a.test') && !ofName('a.test', 'DNS:b.test') && !ofName('localhost', 'DNS:a.test'))
+  assert.ok((await check('nats://localhost'))('localhost', 'DNS:localhost'))
+})

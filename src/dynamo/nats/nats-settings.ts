@@ -1,5 +1,7 @@
 /** Which NATS servers, who we are to them, and how they are known: settings, and what they become for the client library. */
 import { readFile } from 'node:fs/promises'
+import { isIP } from 'node:net'
+import { checkServerIdentity, type PeerCertificate } from 'node:tls'
 import type { Authenticator, ConnectionOptions } from '@nats-io/transport-node'
 
 /** How we tell who we are. `credentials`: the path of a credentials file. `nkey`: a seed, as text. */
@@ -102,8 +104,14 @@ function authOf({ username, password, token, nkey, credentialsPath }: NatsVariab
   return credentialsPath === null ? null : { kind: 'credentials', path: credentialsPath }
 }
 
-/** What is read once, before the first connection. Errors: `NatsSettingError` for a file that cannot be read. */
-export async function identityOf(settings: NatsSettings, library: typeof import('@nats-io/transport-node')): Promise<Pick<ConnectionOptions, 'authenticator' | 'tls'>> {
+/**
+ * What is read anew for each connection to one of `servers`: those of the settings, and those that a cluster told of.
+ *
+ * Errors: `NatsSettingError` for a file that cannot be read.
+ */
+export async function identityOf(
+  settings: NatsSettings, library: typeof import('@nats-io/transport-node'), servers: readonly string[] = settings.servers,
+): Promise<Pick<ConnectionOptions, 'authenticator' | 'tls'>> {
   const { tls } = settings
   if (tls === null) return { authenticator: await authenticatorOf(settings.auth, library) }
   const ca = tls.caPath === null ? null : await readText('NATS_TLS_CA_CERT_PATH', tls.caPath)
@@ -112,7 +120,22 @@ export async function identityOf(settings: NatsSettings, library: typeof import(
   return {
     authenticator: await authenticatorOf(settings.auth, library),
     // What the library does not know of goes to `tls.connect` as it is.
-    tls: { ...(ca === null ? {} : { ca }), ...(cert === null ? {} : { cert }), ...(key === null ? {} : { key }), ...(tls.insecure ? { rejectUnauthorized: false } : {}) },
+    tls: { ...(ca === null ? {} : { ca }), ...(cert === null ? {} : { cert }), ...(key === null ? {} : { key }), ...(tls.insecure ? { rejectUnauthorized: false } : { checkServerIdentity: identityCheck(servers) }) } as ConnectionOptions['tls'] & object,
+  }
+}
+
+/**
+ * Checks whom a certificate is of. The library names an IP address nowhere in the handshake, so that Node would look for `localhost`
+ * in the certificate of a server that is known by its address: there it has to be of an address that we may connect to.
+ */
+function identityCheck(servers: readonly string[]): (host: string, certificate: PeerCertificate) => Error | undefined {
+  const urls = servers.map((server) => (server.includes('://') ? server : `nats://${server}`)).filter((text) => URL.canParse(text))
+  const hosts = urls.map((text) => new URL(text).hostname.replace(/^\[|\]$/g, ''))
+  const unnamed = hosts.filter((host) => isIP(host) !== 0 || host === 'localhost')
+  return (host, certificate) => {
+    if (host !== 'localhost' || unnamed.length === 0) return checkServerIdentity(host, certificate)
+    const errors = unnamed.map((name) => checkServerIdentity(name, certificate))
+    return errors.includes(undefined) ? undefined : errors[0]
   }
 }
 
