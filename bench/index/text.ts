@@ -77,7 +77,7 @@ export function indexText({ circumstances, figures }: Section<IndexFigures>): st
     'Beside `dynamo-kv-router` 1.6.1, both in turns; medians of the rounds. Index, store, churn and decoding: CPU of the whole process. Decisions: wall clock of one ' +
       'prompt routed, booked and freed again and again. Counterpart of the index: its default, the compressed tree behind four event threads; its time includes its queue ' +
       'and the result it allocates. Before anything is timed, every match of every query is compared after storing, evicting, restoring and removing single blocks from the ' +
-      'middle. Ranks with names of their own are compared with the plain index, since the counterpart refuses what is stored under a second name. Decoding: beside ' +
+      'middle. Ranks with names of their own are compared with the plain index, on a small workload, since the counterpart refuses what is stored under a second name. Decoding: beside ' +
       '`@msgpack/msgpack` with 64-bit integers as bigints; apply stores and removes what was decoded. Ratio: how many times faster we are where more is asked for, ours by theirs ' +
       'where less is.',
     table(['Figure', 'Ours', 'Counterpart', 'Ratio or value', 'Must', 'Met', 'Aim', 'Reached'], judged.map((row) => [
