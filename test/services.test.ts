@@ -211,6 +211,24 @@ test('a session stays on its worker until that is gone; a second request of a ne
   assert.notEqual(await ask('later'), bound)
 })
 
+test('a rank that a session refuses holds nothing of the prompt; the one it is booked on does', async (context) => {
+  const call = await serve(context, selectionRoutes(selection({}, { affinityTtlMs: 60_000 }), null))
+  for (const id of [1, 2]) await call('POST', '/workers', worker(id))
+  const held = async (token_ids: readonly number[]): Promise<unknown> =>
+    ((await call('POST', '/overlap_scores', { token_ids })).body as { workers: { device_blocks: number }[] }).workers.map((row) => row.device_blocks)
+  const first = [1, 2, 3, 4]
+  await call('POST', '/select_and_reserve', { session_id: 's', token_ids: first, allowed_worker_ids: [1] })
+  assert.deepEqual(await held(first), [1, 0])
+  const other = [5, 6, 7, 8]
+  assert.equal((await call('POST', '/select_and_reserve', { session_id: 's', token_ids: other, allowed_worker_ids: [2] })).status, 400)
+  assert.deepEqual(await held(other), [0, 0])
+  const later = [9, 10, 11, 12]
+  await call('POST', '/select', { selection_id: 'later', session_id: 't', token_ids: later, allowed_worker_ids: [1] })
+  await call('POST', '/select_and_reserve', { session_id: 't', token_ids: first, allowed_worker_ids: [2] })
+  assert.equal((await call('POST', '/reservations', { selection_id: 'later' })).status, 400)
+  assert.deepEqual(await held(later), [0, 0])
+})
+
 async function engine(context: TestContext) {
   const { zmq, context: sockets } = await library.load()
   const publisher = new zmq.Publisher({ context: sockets, linger: 0 })

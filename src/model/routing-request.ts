@@ -21,6 +21,8 @@ export interface HashedPrompt {
   /** Identities of the blocks for load tracking; null: blocks are not tracked. */
   readonly tracking: HashList | null
   readonly promptTokens: number
+  /** The caller says after the booking whether its blocks are to be assumed (`Bookings.assume`); left out: they are. */
+  readonly assumesLater?: boolean
 }
 
 export interface RoutingRequest {

@@ -91,6 +91,14 @@ export class Bookings {
     return outcome
   }
 
+  /** Assumes the blocks of a prompt that was booked without them. `local` as in `DirectBooking`. Unknown ids: nothing. */
+  assume(requestId: string, local: HashList, nowMs: number): void {
+    const { loads, index } = this.#parts
+    const slot = loads.slotOf(requestId)
+    if (slot < 0 || local.length === 0 || !index.wantsRecord(slot)) return
+    index.record({ requestId, slot, query: { tokens: noTokens }, local, sequence: sequenceHashes(local), isTracked: true }, nowMs)
+  }
+
   /** The rank of an own request; null: it is not booked. */
   rankOf(requestId: string): WorkerRank | null {
     const slot = this.#parts.loads.slotOf(requestId)

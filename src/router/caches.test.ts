@@ -107,7 +107,10 @@ test('predicted blocks count on the device until their time is over, beside the 
   assert.deepEqual(heldOf(router, range(1, 12)), [0, 3])
   chosen(router.route(ask('c', range(1, 8), to(2n))))
   router.applyEvent({ workerId: 2n, dpRank: 0, storageTier: 'device', residencyDomain: 'worker', eventId: 2n, data: { kind: 'cleared' } })
-  assert.deepEqual(heldOf(router, range(1, 12)), [0, 0], 'a worker that cleared its cache holds nothing')
+  assert.deepEqual(heldOf(router, range(1, 12)), [0, 2], 'the blocks of events are gone, what is predicted stays')
+  time.nowMs = 2300
+  router.tick()
+  assert.deepEqual(heldOf(router, range(1, 12)), [0, 0])
 })
 
 test('assumed blocks beyond the bound are pruned to its share, the oldest first', () => {

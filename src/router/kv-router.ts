@@ -378,7 +378,7 @@ export class KvRouter implements Router {
       promptTokens: promptTokensOf(request),
       expectedOutputTokens: request.expectedOutputTokens ?? null,
     }, this.settings.blockSize, nowMs)
-    if (prompt.local.length > 0 && this.#index.wantsRecord(slot)) {
+    if (prompt.local.length > 0 && request.hashed?.assumesLater !== true && this.#index.wantsRecord(slot)) {
       const { requestId } = request
       const isTracked = outcome === 'booked'
       this.#index.record({ requestId, slot, query: request, local: prompt.local, sequence: this.#hasher.sequence(prompt.local), isTracked }, nowMs)

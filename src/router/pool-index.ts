@@ -95,12 +95,8 @@ export class PoolIndex {
     return true
   }
 
-  /** One event of a rank that is fed by events. */
+  /** One event of a rank that is fed by events. What was routed and not yet reported stays, as in the original: events know nothing of it. */
   apply(slot: RankSlot, tier: StorageTier, data: KvEventData): ApplyStatus {
-    if (data.kind === 'cleared') {
-      this.clear(slot)
-      return 'ok'
-    }
     return this.#main.apply(slot, tier, data)
   }
 

@@ -171,13 +171,14 @@ export class SelectionService {
     })
   }
 
-  #install(partition: Partition, selectionId: string, session: string | null, hold: AffinityHold | null, { decision }: Selected): Answer | null {
+  #install(partition: Partition, selectionId: string, session: string | null, hold: AffinityHold | null, { decision, prompt }: Selected): Answer | null {
     const problem = session === null ? null : commitSession(partition, hold, session, decision, this.#now())
     if (problem !== null) {
       partition.router.free(selectionId)
       return problem
     }
     if (!decision.booked) return failure(503, 'too many requests are booked, the limit; delete those that have ended')
+    if (prompt.assumesLater === true) partition.router.bookings.assume(selectionId, prompt.local, this.#now())
     this.#reservations.install(selectionId, hold)
     return null
   }
@@ -197,7 +198,9 @@ export class SelectionService {
     partition: Partition, read: SelectBody, target: AffinityTarget | null, kind: SelectionKind, requestId: string, call: CallContext,
     accept: (selected: Selected) => Answer | null, end: () => void = () => undefined,
   ): Reply {
-    const prompt = partition.hasher.forSelection(read.prompt, read.override?.assumeKvReuse)
+    const hashed = partition.hasher.forSelection(read.prompt, read.override?.assumeKvReuse)
+    // A session may yet refuse the rank, which then holds nothing of the prompt.
+    const prompt = kind === 'book' && sessionOf(read) !== null ? { ...hashed, assumesLater: true } : hashed
     const request = routingRequestOf(read, prompt, requestId, call.policyClass)
     return after(choose(partition, steered(partition, request, target), kind, call.signal), (outcome) => {
       if ('kind' in outcome) {
@@ -274,7 +277,7 @@ export class SelectionService {
         return answer
       }
       const outcome = partition.router.bookings.book({
-        requestId: selectionId, rank, sequence: booking.tracking, local: booking.local, promptTokens: booking.promptTokens,
+        requestId: selectionId, rank, sequence: booking.tracking, local: sessionId === null ? booking.local : null, promptTokens: booking.promptTokens,
         prefillTokens: booking.trackPrefillTokens ? booking.effectivePrefillTokens : 0, trackPrefillTokens: booking.trackPrefillTokens,
         expectedOutputTokens: booking.expectedOutputTokens, loraName: booking.loraName,
       }, this.#now())
@@ -286,6 +289,7 @@ export class SelectionService {
         partition.router.free(selectionId)
         return fail(problem)
       }
+      if (sessionId !== null && booking.local !== null) partition.router.bookings.assume(selectionId, booking.local, this.#now())
       this.#reservations.install(selectionId, hold)
       return {
         status: 201,
