@@ -19,6 +19,8 @@ export interface ProcessLog extends Log {
 
 /** Bytes that may wait for a slow reader of standard error; lines beyond are dropped and counted. */
 const waitingBytesLimit = 4_194_304
+const gatheredBytes = 8_192
+const gatheredMs = 25
 const ranks: Readonly<Record<LogLevel, number>> = { off: 0, error: 1, warn: 2, info: 3, debug: 4, trace: 5 }
 
 /**
@@ -43,11 +45,11 @@ const toLevel = (word: string): LogLevel | null =>
 export function createLog({ level, jsonl, stream }: { readonly level: string; readonly jsonl: boolean; readonly stream?: LogStream }): ProcessLog {
   const wanted = parseLogLevel(level)
   let droppedLines = 0
-  const own = stream === undefined ? pino.destination({ dest: 2, sync: false, maxLength: waitingBytesLimit }) : null
+  const own = stream === undefined ? pino.destination({ dest: 2, sync: false, minLength: gatheredBytes, maxLength: waitingBytesLimit }) : null
   own?.on('drop', () => { droppedLines += 1 })
   // A reader that went away must not end the service.
   own?.on('error', () => { droppedLines += 1 })
-  const sink: LogStream = stream ?? own ?? process.stderr
+  const sink: LogStream = stream ?? (own === null ? process.stderr : gathering(own))
   const methods = jsonl ? jsonMethods(wanted, sink) : lineMethods(wanted, sink)
   return {
     ...methods,
@@ -60,6 +62,27 @@ export function createLog({ level, jsonl, stream }: { readonly level: string; re
       }
     },
     get droppedLines() { return droppedLines },
+  }
+}
+
+/** Lines are written together: by the time that passes, or by their length. An end of the process, orderly or not, writes what waits. */
+function gathering(destination: { write(line: string): unknown; flush(): void }): LogStream {
+  let isDue = false
+  const flush = (): void => {
+    isDue = false
+    try {
+      destination.flush()
+    } catch {
+      // Closed meanwhile.
+    }
+  }
+  return {
+    write: (line) => {
+      destination.write(line)
+      if (isDue) return
+      isDue = true
+      setTimeout(flush, gatheredMs).unref()
+    },
   }
 }
 

@@ -92,14 +92,7 @@ function peekMsgpack(body: Uint8Array, peek: OutputPeek): void {
 }
 
 /** Moves to the value of the wrapper's `data`; false when there is none. */
-function enterData(cursor: MsgpackCursor): boolean {
-  const pairs = cursor.readMapHeader()
-  for (let pair = 0; pair < pairs; pair += 1) {
-    if (cursor.readKey(dataKey, 0) === 0) return true
-    cursor.skip()
-  }
-  return false
-}
+const enterData = (cursor: MsgpackCursor): boolean => enterKey(cursor, dataKey)
 
 function peekOutputMap(cursor: MsgpackCursor, peek: OutputPeek): void {
   if (cursor.peek() === 'nil') {
@@ -183,11 +176,34 @@ export function namedWorker(body: Uint8Array, codec: Codec): Pick<Decision, 'wor
 
 /** The token ids of one output. */
 export function outputTokenIds(body: Uint8Array, codec: Codec): readonly number[] {
-  const wrapper = codec === 'msgpack' ? new MsgpackCursor(body).readValue() : (parseJsonBytes(body) as Value)
+  if (codec === 'msgpack') return msgpackTokenIds(new MsgpackCursor(body))
+  const wrapper = parseJsonBytes(body) as Value
   const item = isMap(wrapper) ? wrapper['data'] : undefined
   const output = isMap(item) ? item['data'] : undefined
   const ids = isMap(output) ? output['token_ids'] : undefined
   return Array.isArray(ids) ? ids.filter((id): id is number => typeof id === 'number') : []
+}
+
+const tokenIdsKey = new KeyTable(['token_ids'])
+
+function msgpackTokenIds(cursor: MsgpackCursor): readonly number[] {
+  for (const key of [dataKey, dataKey, tokenIdsKey]) if (cursor.peek() !== 'map' || !enterKey(cursor, key)) return []
+  if (cursor.peek() !== 'array') return []
+  const ids: number[] = []
+  for (let left = cursor.readArrayHeader(); left > 0; left -= 1) {
+    const id = cursor.peek() === 'integer' ? cursor.readInteger() : cursor.readValue()
+    if (typeof id === 'number') ids.push(id)
+  }
+  return ids
+}
+
+/** Moves to the value of the first key of that name; false when there is none. */
+function enterKey(cursor: MsgpackCursor, key: KeyTable): boolean {
+  for (let pairs = cursor.readMapHeader(); pairs > 0; pairs -= 1) {
+    if (cursor.readKey(key, 0) === 0) return true
+    cursor.skip()
+  }
+  return false
 }
 
 /** Prompt tokens from the worker's cache, as the usage of a finished output tells; null when it does not. */
