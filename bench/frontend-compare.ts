@@ -37,6 +37,8 @@ export interface FrontendFigures {
 export interface FrontendRun {
   readonly dynamo: DynamoInstallation
   readonly cliPath: string
+  /** Ours of another state takes the place of the real one. */
+  readonly otherCliPath: string | null
   readonly cells: readonly FrontendCell[]
   readonly rounds: number
   readonly seconds: number
@@ -93,14 +95,16 @@ class Comparison {
   }
 
   async #startFrontend(side: Side, topology: Topology): Promise<void> {
-    const { dynamo, cliPath, profileFolder } = this.#run
+    const { dynamo, cliPath, otherCliPath, profileFolder } = this.#run
     const port = await freePort()
     const label = `${side}-${topology}`
     const args = ['--http-port', port, '--http-host', '127.0.0.1', '--namespace', topology, '--router-mode', 'kv']
     const profile = profileFolder === null ? [] : ['--cpu-prof', `--cpu-prof-dir=${profileFolder}`, `--cpu-prof-name=${topology}.cpuprofile`]
-    const process_ = side === 'real'
-      ? this.#spawn(label, dynamo.python, ['-m', 'dynamo.frontend', ...args])
-      : this.#spawn(label, process.execPath, [...profile, cliPath, 'frontend', ...args])
+    const process_ = side === 'ours'
+      ? this.#spawn(label, process.execPath, [...profile, cliPath, 'frontend', ...args])
+      : otherCliPath === null
+        ? this.#spawn(label, dynamo.python, ['-m', 'dynamo.frontend', ...args])
+        : this.#spawn(label, process.execPath, [otherCliPath, 'frontend', ...args])
     this.#frontends.set(label, { process: process_, port })
     await until(`${label} answers in the way of its topology`, () => this.#isReady(label, topology), 90_000)
   }

@@ -13,6 +13,7 @@ import { benchEventDecoding } from './kernels/event-decoding.ts'
 import { benchHashing } from './kernels/hashing.ts'
 import { benchIndex } from './kernels/index.ts'
 import { benchmarksPage, kernelsText, routerText, startupText } from './report.ts'
+import { buildOtherRef } from './other-ref.ts'
 import { circumstances, loadAverage, readResults, writeResults, type Results } from './results.ts'
 import { compareRouters, type Cell } from './router-compare.ts'
 import { measureStartup } from './startup.ts'
@@ -28,6 +29,7 @@ Sections: router, frontend, startup, index, kernels; all when none is named.
   --http-cells A,B  frontend: the same (16x16,16x128), each streamed and whole, aggregated and disaggregated
   --cli PATH        our command line (dist/cli/main.js, or WARMPATH_BENCH_CLI)
   --router-args=T   more arguments for both routers, such as "--no-router-kv-events"
+  --against REF     router and frontend of this git ref in place of the real ones (npm run bench:compare REF); not kept
   --profile FOLDER  CPU profiles of our processes there; not kept
   --force           begin in spite of a load average above 1.5; not kept
   --keep            keep the figures all the same
@@ -45,14 +47,14 @@ function readOptions() {
       entries: { type: 'string', default: '10000000' },
       rounds: { type: 'string', default: '7' }, starts: { type: 'string', default: '9' }, seconds: { type: 'string', default: '4' },
       cells: { type: 'string', default: '1x16,16x16,64x16,16x128' }, cli: { type: 'string', default: process.env['WARMPATH_BENCH_CLI'] ?? join(repoRoot, 'dist', 'cli', 'main.js') },
-      'http-cells': { type: 'string', default: '16x16,16x128' }, 'router-args': { type: 'string', default: '' }, profile: { type: 'string' }, force: { type: 'boolean', default: false }, keep: { type: 'boolean', default: false }, help: { type: 'boolean', default: false },
+      'http-cells': { type: 'string', default: '16x16,16x128' }, 'router-args': { type: 'string', default: '' }, profile: { type: 'string' }, against: { type: 'string' }, force: { type: 'boolean', default: false }, keep: { type: 'boolean', default: false }, help: { type: 'boolean', default: false },
     },
   })
-  const sections = positionals.length > 0 ? positionals : [...sectionNames]
+  const sections = positionals.length > 0 ? positionals : values.against === undefined ? [...sectionNames] : ['router', 'frontend']
   const unknown = sections.find((name) => !sectionNames.includes(name))
   if (unknown !== undefined) throw new BenchError(`section ${unknown} is unknown; there are ${sectionNames.join(', ')}`)
   return {
-    sections, entriesMax: positive('--entries', values.entries), help: values.help, force: values.force, keep: values.keep, routerArguments: values['router-args'].split(' ').filter(Boolean), cliPath: resolve(values.cli), profile: values.profile ?? null,
+    sections, entriesMax: positive('--entries', values.entries), help: values.help, force: values.force, keep: values.keep, routerArguments: values['router-args'].split(' ').filter(Boolean), cliPath: resolve(values.cli), profile: values.profile ?? null, against: values.against ?? null,
     rounds: positive('--rounds', values.rounds), starts: positive('--starts', values.starts), seconds: positive('--seconds', values.seconds), cells: parseCells('--cells', values.cells), httpCells: parseCells('--http-cells', values['http-cells']),
   }
 }
@@ -91,7 +93,7 @@ function requireDynamo(): DynamoInstallation {
 async function run(): Promise<void> {
   const options = readOptions()
   if (options.help) return say(help)
-  const { sections, rounds, seconds, starts, cliPath } = options
+  const { sections, cliPath } = options
   const load = loadAverage()
   if (load > loadMax && !options.force) {
     throw new BenchError(`the load average is ${load.toFixed(2)}, above ${loadMax}: figures taken now would be of the machine's other work. Wait, or use --force`)
@@ -99,17 +101,28 @@ async function run(): Promise<void> {
   const needsDynamo = sections.some((name) => name !== 'kernels' && name !== 'index')
   if (needsDynamo && !existsSync(cliPath)) throw new BenchError(`${cliPath} is not there: run npm run build, or name it with --cli`)
   const dynamo = needsDynamo ? requireDynamo() : null
+  const other = options.against === null ? null : buildOtherRef(options.against)
+  if (other !== null) say(`in this run "real" is ours at ${options.against}`)
+  try {
+    await measure(options, dynamo, other?.cliPath ?? null)
+  } finally {
+    other?.remove()
+  }
+}
+
+async function measure(options: ReturnType<typeof readOptions>, dynamo: DynamoInstallation | null, otherCliPath: string | null): Promise<void> {
+  const { sections, rounds, seconds, starts, cliPath } = options
   const results: { -readonly [Key in keyof Results]: Results[Key] } = { ...readResults() }
   if (options.profile !== null) mkdirSync(options.profile, { recursive: true })
   if (sections.includes('router') && dynamo !== null) {
     const facts = circumstances(rounds, seconds)
-    const figures = await compareRouters({ dynamo, cliPath, rounds, seconds, cells: routerCells(options.cells), routerArguments: options.routerArguments, profileFolder: options.profile, progress: say })
+    const figures = await compareRouters({ dynamo, cliPath, otherCliPath, rounds, seconds, cells: routerCells(options.cells), routerArguments: options.routerArguments, profileFolder: options.profile, progress: say })
     results.router = { circumstances: facts, figures }
     say(`\n${routerText(results.router)}\n`)
   }
   if (sections.includes('frontend') && dynamo !== null) {
     const facts = circumstances(rounds, seconds)
-    const figures = await compareFrontends({ dynamo, cliPath, rounds, seconds, cells: frontendCells(options.httpCells), profileFolder: options.profile, progress: say })
+    const figures = await compareFrontends({ dynamo, cliPath, otherCliPath, rounds, seconds, cells: frontendCells(options.httpCells), profileFolder: options.profile, progress: say })
     results.frontend = { circumstances: facts, figures }
     say(`\n${frontendText(results.frontend)}\n`)
   }
@@ -130,7 +143,7 @@ async function run(): Promise<void> {
     say(`\n${kernelsText(results.kernels)}\n`)
   }
   const counts = !options.force && options.entriesMax >= 10_000_000 && options.profile === null && rounds >= 5 && (starts >= 9 || !sections.includes('startup'))
-  if (!counts && !options.keep) return say('not kept: too few rounds or starts, forced, or profiled (--keep keeps it)')
+  if (options.against !== null || (!counts && !options.keep)) return say('not kept: too few rounds or starts, forced, profiled, or against another ref (--keep keeps it)')
   writeResults(results)
   writeFileSync(join(repoRoot, 'docs', 'benchmarks.md'), benchmarksPage(readResults()))
   say('kept in bench/results/latest.json and docs/benchmarks.md')

@@ -50,6 +50,8 @@ export interface RouterFigures {
 export interface RouterRun {
   readonly dynamo: DynamoInstallation
   readonly cliPath: string
+  /** Ours of another state takes the place of the real one. */
+  readonly otherCliPath: string | null
   readonly cells: readonly Cell[]
   readonly rounds: number
   readonly seconds: number
@@ -90,7 +92,7 @@ class Comparison {
   }
 
   async start(): Promise<void> {
-    const { dynamo, cliPath, profileFolder } = this.#run
+    const { dynamo, cliPath, otherCliPath, profileFolder } = this.#run
     for (const side of ['real', 'ours'] as const) {
       for (let index = 0; index < workersEach; index += 1) {
         const worker = this.#spawn(`${side}-worker-${index}`, dynamo.python, [
@@ -101,7 +103,9 @@ class Comparison {
       await this.#deployment.registered(`${side}/backend/generate`, workersEach)
     }
     const profile = profileFolder === null ? [] : ['--cpu-prof', `--cpu-prof-dir=${profileFolder}`]
-    this.#watched.set('real', this.#spawn('real-router', dynamo.python, ['-m', 'dynamo.router', ...this.#routerArguments('real')]))
+    this.#watched.set('real', otherCliPath === null
+      ? this.#spawn('real-router', dynamo.python, ['-m', 'dynamo.router', ...this.#routerArguments('real')])
+      : this.#spawn('real-router', process.execPath, [otherCliPath, 'router', ...this.#routerArguments('real')], { DYN_LOG: 'info' }))
     // The real router writes a line per request even at `warn`; ours does so from `info` on.
     this.#watched.set('ours', this.#spawn('our-router', process.execPath, [...profile, cliPath, 'router', ...this.#routerArguments('ours')], { DYN_LOG: 'info' }))
     for (const side of ['real', 'ours'] as const) {

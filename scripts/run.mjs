@@ -68,6 +68,13 @@ const commands = {
   golden: () => { buildAll(); return run(process.execPath, ['.build/src/golden/main.js', ...rest]) },
   interop: () => { buildProduct(); buildAll(); return run(process.execPath, ['.build/interop/main.js', ...rest]) },
   bench: () => { buildProduct(); buildAll(); return run(process.execPath, ['--expose-gc', '.build/bench/main.js', ...rest]) },
+  'bench:compare': () => {
+    const [ref, ...more] = rest
+    if (ref === undefined) fail('npm run bench:compare REF [router|frontend] [options]')
+    buildProduct()
+    buildAll()
+    return run(process.execPath, ['--expose-gc', '.build/bench/main.js', ...more, '--against', ref])
+  },
   docs: () => { buildAll(); return run(process.execPath, ['.build/src/config/write-docs.js', ...rest]) },
 }
 
