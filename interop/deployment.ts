@@ -160,7 +160,7 @@ export class Deployment {
   }
 
   /** Records of a bucket whose key begins with `prefix`. */
-  records(bucket: 'instances' | 'mdc' | 'event_sources', prefix: string): { key: string; value: Record<string, unknown> }[] {
+  records(bucket: 'instances' | 'mdc' | 'event_sources' | 'event_channels', prefix: string): { key: string; value: Record<string, unknown> }[] {
     const folder = join(this.folder, 'kv', 'v1', bucket)
     if (!existsSync(folder)) return []
     return readdirSync(folder).filter((name) => !name.startsWith('.tmp_')).flatMap((name) => {

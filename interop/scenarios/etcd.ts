@@ -2,8 +2,9 @@
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
 import { join } from 'node:path'
-import { freePort, generateRequest, until, type Deployment, type Managed } from '../deployment.ts'
+import { freePort, generateRequest, parseLossless, until, type Deployment, type Managed } from '../deployment.ts'
 import { httpPortOf } from './equality.ts'
+import { startNats } from './nats-process.ts'
 import { routerEndpoint, workerOf, type OverlapAnswer, type Scenario } from '../scenario.ts'
 
 const prompt = Array.from({ length: 64 }, (_, index) => 300 + index)
@@ -145,4 +146,111 @@ async function restartedUnderLoad(deployment: Deployment): Promise<void> {
   assert.equal(await etcd.keyCount('v1/instances/dynamo/router/'), 3)
 }
 
-export const etcdScenarios: readonly Scenario[] = [{ name: 'etcd', timeoutSeconds: 180, run: overEtcd }, { name: 'etcd-restart-under-load', timeoutSeconds: 180, run: restartedUnderLoad }]
+interface ChatAnswer {
+  readonly choices?: readonly { readonly finish_reason?: string }[]
+  readonly nvext?: { readonly worker_id?: { readonly prefill_worker_id?: number | bigint; readonly decode_worker_id?: number | bigint } }
+}
+
+/** Chats without pause at our frontend, through both stages, until it is told to stop. */
+class ChatLoad {
+  answered = 0
+  readonly errors: string[] = []
+  /** Workers by stage that have answered. */
+  readonly seen = { prefill: new Set<string>(), decode: new Set<string>() }
+  readonly #url: string
+  #running = true
+  #sent = 0
+
+  constructor(port: number) {
+    this.#url = `http://127.0.0.1:${port}/v1/chat/completions`
+  }
+
+  /** One chat of its own words; what it failed by, or null. */
+  async ask(): Promise<string | null> {
+    this.#sent += 1
+    try {
+      const response = await fetch(this.#url, {
+        method: 'POST', headers: { 'content-type': 'application/json' }, signal: AbortSignal.timeout(20_000),
+        body: JSON.stringify({ model: 'tiny', messages: [{ role: 'user', content: `the river and the bridge ${this.#sent}` }], max_tokens: 5, nvext: { extra_fields: ['worker_id'] } }),
+      })
+      const [text, prefill] = [await response.text(), response.headers.get('x-warmpath-prefill')]
+      if (response.status !== 200 || prefill !== 'remote') return `${response.status} ${prefill} ${text.slice(0, 300)}`
+      const { choices, nvext } = parseLossless(text) as ChatAnswer
+      if (choices?.[0]?.finish_reason !== 'length') return text.slice(0, 300)
+      this.seen.prefill.add(String(nvext?.worker_id?.prefill_worker_id))
+      this.seen.decode.add(String(nvext?.worker_id?.decode_worker_id))
+      this.answered += 1
+      return null
+    } catch (error) {
+      return String(error)
+    }
+  }
+
+  /** Four at a time. */
+  async run(): Promise<void> {
+    await Promise.all(Array.from({ length: 4 }, async () => {
+      while (this.#running) {
+        const error = await this.ask()
+        if (error !== null) this.errors.push(error)
+      }
+    }))
+  }
+
+  stop(): void {
+    this.#running = false
+  }
+
+  /** Waits for so many more answers, without any error. */
+  async more(what: string, count: number, timeoutMs = 30_000): Promise<void> {
+    const before = this.answered
+    await until(what, () => {
+      assert.deepEqual(this.errors.slice(0, 3), [], what)
+      return this.answered >= before + count
+    }, timeoutMs)
+  }
+}
+
+/** Frontend, prefill and decode; with `withNats` requests and events go over NATS, which is killed and started again together with etcd. */
+async function restartedBetweenStages(deployment: Deployment, withNats: boolean): Promise<void> {
+  const [port, natsPort, httpPort] = [await freePort(), await freePort(), await freePort()]
+  const env = {
+    DYN_DISCOVERY_BACKEND: 'etcd', ETCD_ENDPOINTS: `http://127.0.0.1:${port}`, ETCD_LEASE_TTL: '3',
+    ...(withNats ? { NATS_SERVER: `nats://127.0.0.1:${natsPort}`, DYN_REQUEST_PLANE: 'nats', DYN_EVENT_PLANE: 'nats' } : {}),
+  }
+  const etcd = await startEtcd(deployment, port)
+  let nats = withNats ? await startNats(deployment, natsPort) : null
+  const worker = (label: string, role: 'prefill' | 'decode'): Managed => deployment.warmpath(label, [
+    'worker', '--endpoint', `dynamo.${role === 'prefill' ? 'prefill' : 'backend'}.generate`, '--role', role, '--model-name', 'tiny', '--model-path', deployment.dynamo.modelPath, '--block-size', 16,
+  ], env)
+  const processes = [worker('prefill-1', 'prefill'), worker('decode-1', 'decode'), deployment.warmpath('frontend', ['frontend', '--http-host', '127.0.0.1', '--http-port', httpPort], env)]
+  const load = new ChatLoad(httpPort)
+  await until('the frontend answers through both stages', async () => (await load.ask()) === null, 60_000)
+  const running = load.run()
+  await load.more('the load runs', 10)
+  const losses = (each: Managed): number => each.log().split('the lease in etcd is lost').length - 1
+  if (nats !== null) deployment.signal(nats, 'SIGKILL')
+  await etcd.kill()
+  await until('every lease is lost', () => processes.every((each) => losses(each) > 0))
+  // Over NATS requests wait for it; over TCP they go on.
+  if (!withNats) await load.more('requests go on without etcd', 20)
+  if (nats !== null) nats = await startNats(deployment, natsPort, 'nats-again')
+  await etcd.run()
+  const back = Date.now()
+  await load.more('requests go on after the return', 10, 5000)
+  process.stdout.write(`     ten more answers ${((Date.now() - back) / 1000).toFixed(1)} s after the return\n`)
+  await until('everybody has registered again', () => processes.every((each) => each.log().split('registered again in etcd').length - 1 === losses(each)), 5000)
+  worker('prefill-2', 'prefill')
+  worker('decode-2', 'decode')
+  await until('the new workers take their share', () => load.seen.prefill.size === 2 && load.seen.decode.size === 2)
+  load.stop()
+  await running
+  assert.deepEqual(load.errors, [], `of ${load.answered + load.errors.length} requests`)
+  for (const name of ['backend', 'prefill']) assert.equal(await etcd.keyCount(`v1/instances/dynamo/${name}/generate/`), 2, `${name}: nobody is registered twice`)
+}
+
+export const etcdScenarios: readonly Scenario[] = [
+  { name: 'etcd', timeoutSeconds: 180, run: overEtcd },
+  { name: 'etcd-restart-under-load', timeoutSeconds: 180, run: restartedUnderLoad },
+  { name: 'etcd-restart-between-stages', timeoutSeconds: 150, run: (deployment) => restartedBetweenStages(deployment, false) },
+  { name: 'etcd-and-nats-restart', timeoutSeconds: 150, run: (deployment) => restartedBetweenStages(deployment, true) },
+]

@@ -1,22 +1,17 @@
 /** The planes of a deployment in every combination, with real Dynamo on the other side. */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
+import { mkdir, rename, utimes, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { repoRoot } from '../../test/repo-root.ts'
+import { encodeFileKey } from '../../src/dynamo/discovery/file-key.ts'
 import { freePort, generateRequest, until, type Deployment, type Driver, type Managed } from '../deployment.ts'
 import { routerEndpoint, workerOf, type OutputMap, type OverlapAnswer, type Scenario } from '../scenario.ts'
 import { EtcdProcess } from './etcd.ts'
+import { startNats } from './nats-process.ts'
 
 const prompt = Array.from({ length: 64 }, (_, index) => 100 + index)
 const target = ['--endpoint', 'dynamo.backend.generate', '--router-block-size', '16'] as const
-
-/** Starts nats-server with JetStream in a folder of the deployment, again at the same port when asked. */
-export async function startNats(deployment: Deployment, port: number, label = 'nats'): Promise<Managed> {
-  if (spawnSync('nats-server', ['--version']).error !== undefined) throw new Error('nats-server is not installed (Debian: nats-server)')
-  const nats = deployment.spawn(label, 'nats-server', ['-a', '127.0.0.1', '-p', port, '-js', '-sd', join(deployment.folder, 'nats')])
-  await until('nats-server is ready', () => nats.log().includes('Server is ready'))
-  return nats
-}
 
 /** Starts a ZMQ broker; gives its value of DYN_ZMQ_BROKER_URL, as one of several. */
 async function startBroker(deployment: Deployment, label: string): Promise<{ xsub: string; xpub: string }> {
@@ -51,6 +46,33 @@ export async function natsEnv(deployment: Deployment): Promise<Env> {
 async function brokerEnv(deployment: Deployment, count: number): Promise<Env> {
   const brokers = await Promise.all(Array.from({ length: count }, (_, index) => startBroker(deployment, `broker${index}`)))
   return { DYN_ZMQ_BROKER_URL: `xsub=${brokers.map(({ xsub }) => xsub).join(';')} , xpub=${brokers.map(({ xpub }) => xpub).join(';')}` }
+}
+
+/** Brokers that are found as records of the namespace, kept fresh in the file store as an owner would, until the scenario's folder goes. */
+async function registeredBrokers(deployment: Deployment, count: number): Promise<Env> {
+  const bucket = join(deployment.folder, 'kv', 'v1', 'event_channels')
+  await mkdir(bucket, { recursive: true })
+  for (let index = 0; index < count; index += 1) {
+    const { xsub, xpub } = await startBroker(deployment, `broker${index}`)
+    const id = 100 + index
+    const record = {
+      type: 'EventChannel', scope: { kind: 'component', namespace: 'dynamo', component: 'zmq_broker' }, topic: 'broker', instance_id: id,
+      transport: { kind: 'ZmqBroker', config: { xsub_endpoints: [xsub], xpub_endpoints: [xpub] } },
+    }
+    const path = join(bucket, encodeFileKey(`namespace/dynamo/component/zmq_broker/topic/broker/${id.toString(16)}`))
+    await writeFile(join(bucket, `.tmp_${id}`), JSON.stringify(record))
+    await rename(join(bucket, `.tmp_${id}`), path)
+    const timer = setInterval(() => { utimes(path, new Date(), new Date()).catch(() => clearInterval(timer)) }, 1000).unref()
+  }
+  return { DYN_ZMQ_BROKER_ENABLED: 'true' }
+}
+
+/** The real publishers go to the brokers that are registered, and so does our subscription. */
+async function findsBrokers(deployment: Deployment): Promise<void> {
+  const env = await registeredBrokers(deployment, 2)
+  await routes(deployment, env)
+  const channels = deployment.records('event_channels', 'namespace/dynamo')
+  assert.equal(channels.length, 2, `the brokers alone have channels: ${JSON.stringify(channels.map(({ value }) => value['transport']))}`)
 }
 
 const overlap = async (driver: Driver, tokens: readonly number[] = prompt): Promise<OverlapAnswer | undefined> =>
@@ -252,6 +274,7 @@ const ofEach = (name: string, run: (deployment: Deployment, env: Env) => Promise
 
 export const planeScenarios: readonly Scenario[] = [
   ...ofEach('route', routes), ...ofEach('disagg', disaggregates),
+  { name: 'planes-route-file-tcp-registered-brokers', timeoutSeconds: 180, run: findsBrokers },
   { name: 'planes-mixed', timeoutSeconds: 150, run: mixes },
   { name: 'planes-nats-late', run: natsComesLate },
   { name: 'planes-nats-restart', timeoutSeconds: 150, run: natsRestarts },

@@ -5,7 +5,7 @@ import { freePort, generateRequest, until, type Deployment, type Driver, type Ma
 import type { OlderVersion } from '../dynamo-venv.ts'
 import { randomTokens, routerEndpoint, seeded, workerOf, type OverlapAnswer, type Scenario } from '../scenario.ts'
 import { httpPortOf } from './equality.ts'
-import { startNats } from './planes.ts'
+import { startNats } from './nats-process.ts'
 
 const target = ['--endpoint', 'dynamo.backend.generate', '--router-block-size', '16'] as const
 const sync = [...target, '--router-replica-sync'] as const
