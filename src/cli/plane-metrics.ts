@@ -1,4 +1,5 @@
 /** What the planes of a process count, shown at each scrape. */
+import type { CallTimes } from '../dynamo/request-plane/call.ts'
 import type { MetricSet } from '../observability/metric-set.ts'
 import type { Planes } from '../planes/planes.ts'
 
@@ -7,14 +8,17 @@ export function showPlaneMetrics(set: MetricSet, { server, client, eventPlane, l
   const inflight = set.gauge('dynamo_request_plane_inflight_requests', 'Requests sent to workers whose answer has not ended', {}).with()
   const sent = set.counter('warmpath_request_plane_sent_total', 'Requests sent to workers', {}, ['transport'])
   const tcpErrors = set.counter('warmpath_request_plane_refused_total', 'Requests that were not taken or not answered for', {}, ['side', 'reason'])
+  const transportErrors = set.counter('dynamo_transport_tcp_errors_total', 'Requests that could not be handed to their worker over TCP, or were not acknowledged', {}).with()
+  client.observe(timesOf(set))
   const tlsFailures = set.counter('warmpath_tls_handshake_failures_total', 'Connections to us that ended before TLS was established', {}, ['listener'])
   const events = set.counter('warmpath_event_plane_messages_total', 'Event messages, by direction', {}, ['direction'])
   const drops = set.counter('warmpath_event_plane_drops_total', 'Event messages that were dropped', {}, ['reason'])
   const channels = set.gauge('warmpath_event_plane_subscriptions', 'Open subscriptions of events, by transport', {}, ['transport'])
   const showNats = natsMetrics(set, link)
   set.onScrape(() => {
-    const { calls, openCalls, poolFull, nats, handshakeFailures } = client.stats()
+    const { calls, openCalls, poolFull, tcpErrors: notSent, nats, handshakeFailures } = client.stats()
     inflight.set(openCalls)
+    transportErrors.set(notSent)
     sent.with('nats').set(nats?.sent ?? 0)
     sent.with('tcp').set(calls - (nats?.sent ?? 0))
     tcpErrors.with('client', 'pool_full').set(poolFull + (nats?.full ?? 0))
@@ -38,6 +42,21 @@ export function showPlaneMetrics(set: MetricSet, { server, client, eventPlane, l
     channels.with('nats').set(stats.natsSubscriptions)
     showNats()
   })
+}
+
+/** Bounds of the original. Units: s. */
+const sendBounds = [0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1]
+const answerBounds = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5]
+
+function timesOf(set: MetricSet): CallTimes {
+  const encoded = set.histogram('dynamo_request_plane_queue_seconds', 'Encoding of a request, until it was handed to its connection', sendBounds, {}).with()
+  const accepted = set.histogram('dynamo_request_plane_send_seconds', 'From the hand-over of a request until the worker had it', sendBounds, {}).with()
+  const answered = set.histogram('dynamo_request_plane_roundtrip_ttft_seconds', 'From the hand-over of a request until the first item of its answer', answerBounds, {}).with()
+  return {
+    encoded: (seconds) => encoded.observe(seconds),
+    accepted: (seconds) => accepted.observe(seconds),
+    answered: (seconds) => answered.observe(seconds),
+  }
 }
 
 function natsMetrics(set: MetricSet, link: Planes['link']): () => void {

@@ -7,6 +7,16 @@ import { isFinalFrame } from '../wire/items.ts'
 import type { CallHomeListener, CallHomeStream, StreamReceiver } from './call-home.ts'
 import type { SentRequest } from './request-connection.ts'
 
+/** Hears how long the steps of a request took, once each at most. Units: s. */
+export interface CallTimes {
+  /** Encoding, until the request was handed to its connection. */
+  encoded(seconds: number): void
+  /** From then until the worker had it. */
+  accepted(seconds: number): void
+  /** From the hand-over until the first item of the answer. */
+  answered(seconds: number): void
+}
+
 /** What all calls of a client share. */
 export interface CallParts {
   readonly home: CallHomeListener
@@ -16,7 +26,10 @@ export interface CallParts {
   readonly stopGraceMs: number
   /** Frames that came after the last one of their stream. */
   lateFrame(): void
+  /** A request that could not be handed to its worker over TCP, or was not acknowledged. */
+  tcpFailed(): void
   over(call: Call): void
+  times: CallTimes | null
 }
 
 /** The failure of a stream that ended without its last item. */
@@ -34,6 +47,8 @@ export class Call implements CallHandle, SentRequest, StreamReceiver {
   readonly #codec: Codec
   readonly #listener: ResponseListener
   readonly #parts: CallParts
+  readonly #isTcp: boolean
+  readonly #sentMs: number
   #stream: CallHomeStream | null = null
   #timer: TimerHandle | null = null
   #accepted = false
@@ -44,12 +59,14 @@ export class Call implements CallHandle, SentRequest, StreamReceiver {
   #ended = false
   #over = false
 
-  constructor(fields: { id: string; subject: string; codec: Codec; listener: ResponseListener; parts: CallParts }) {
+  constructor(fields: { id: string; subject: string; codec: Codec; listener: ResponseListener; parts: CallParts; isTcp: boolean }) {
     this.id = fields.id
     this.subject = fields.subject
     this.#codec = fields.codec
     this.#listener = fields.listener
     this.#parts = fields.parts
+    this.#isTcp = fields.isTcp
+    this.#sentMs = fields.parts.clock.nowMs()
     this.#parts.home.expect(this.subject, this)
   }
 
@@ -100,6 +117,7 @@ export class Call implements CallHandle, SentRequest, StreamReceiver {
   sendFailed(failure: Failure, mayDial: boolean = failure.reason !== 'transport.cannot_connect'): void {
     // A stream that has come shows that the request has arrived, whatever became of its connection.
     if (this.#over || this.#accepted) return
+    if (this.#isTcp) this.#parts.tcpFailed()
     this.#finish()
     this.#parts.home.giveUp(this.subject, mayDial)
     this.#listener.onFail(this.#stopping ? cancelled : failure, true)
@@ -114,6 +132,7 @@ export class Call implements CallHandle, SentRequest, StreamReceiver {
   #accept(): void {
     if (this.#accepted) return
     this.#accepted = true
+    this.#parts.times?.accepted(this.#sinceSent())
     this.#listener.onAccepted?.()
   }
 
@@ -144,6 +163,7 @@ export class Call implements CallHandle, SentRequest, StreamReceiver {
     if (this.#ended) return this.#parts.lateFrame()
     if (!this.#prologue) return this.#violated('an item before the prologue')
     if (!isFinalFrame(body, this.#codec)) {
+      if (!this.#frames) this.#parts.times?.answered(this.#sinceSent())
       this.#frames = true
       this.#listener.onFrame(frame, body)
       return
@@ -152,6 +172,10 @@ export class Call implements CallHandle, SentRequest, StreamReceiver {
     this.#finish()
     this.#stream?.awaitEnd()
     this.#listener.onEnd(frame)
+  }
+
+  #sinceSent(): number {
+    return (this.#parts.clock.nowMs() - this.#sentMs) / 1000
   }
 
   #control(header: Uint8Array): void {

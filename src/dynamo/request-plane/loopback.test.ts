@@ -267,6 +267,19 @@ test('a worker that is not there, does not acknowledge or leaves is named', asyn
   await until(() => client.stats().connections === 0)
   const leaving = await listen(createServer((socket) => socket.once('data', () => socket.destroy())))
   assert.deepEqual((await collect(client, leaving, 1)).failure?.reason, 'transport.disconnected')
+  assert.equal(client.stats().tcpErrors, 3)
+})
+
+test('each step of a request is timed once, however many items come', async () => {
+  const server = await startServer()
+  const client = await startClient()
+  const steps: string[] = []
+  const step = (name: string) => (seconds: number): void => void steps.push(seconds >= 0 && seconds < 60 ? name : `${name} ${seconds}`)
+  client.observe({ encoded: step('encoded'), accepted: step('accepted'), answered: step('answered') })
+  const instance = serve(server, count)
+  for (let round = 0; round < 2; round += 1) await collect(client, instance, null)
+  assert.deepEqual(steps, ['encoded', 'accepted', 'answered', 'encoded', 'accepted', 'answered'])
+  assert.equal(client.stats().tcpErrors, 0)
 })
 
 test('a stream that breaks before its last item is a disconnection, before or after frames', async () => {

@@ -8,7 +8,7 @@ import type { CallHandle, Clock, InstanceRecord, Log, OutgoingRequest, RequestPl
 import { formatTcpAddress, parseTcpAddress, type TcpAddress } from '../wire/endpoint-path.ts'
 import { controlBytesMax, encodeControl } from '../wire/envelope.ts'
 import { encodeRequestHead, encodeTwoPartPrefix, requestFrameBytesMaxDefault, twoPartPrefixBytes } from '../wire/frames.ts'
-import { Call, type CallParts } from './call.ts'
+import { Call, type CallParts, type CallTimes } from './call.ts'
 import { CallHomeListener, type CallHomeLimits } from './call-home.ts'
 import type { NatsRequests, NatsRequestsStats } from './nats-requests.ts'
 import { RequestPool, type RequestConnectionLimits } from './request-connection.ts'
@@ -60,6 +60,8 @@ export interface TcpRequestClientStats {
   readonly brokenHandshakes: number
   /** Calls refused because every connection to their worker was full. */
   readonly poolFull: number
+  /** Requests that could not be handed to their worker over TCP, or were not acknowledged. */
+  readonly tcpErrors: number
   /** Frames that came after the last one of their stream. */
   readonly lateFrames: number
   readonly handshakeFailures: number
@@ -72,6 +74,8 @@ export interface TcpRequestClient extends RequestPlaneClient {
   /** Where workers are told to send their answers. Errors: before `start` has resolved. */
   readonly address: string
   stats(): TcpRequestClientStats
+  /** From now on, one hears how long requests take. */
+  observe(times: CallTimes): void
 }
 
 /** Makes a client; nothing is bound before `start`. */
@@ -93,7 +97,7 @@ class Client implements TcpRequestClient {
   readonly #callParts: CallParts
   readonly #targets = new WeakMap<InstanceRecord, TcpAddress>()
   readonly #nats: NatsRequests | null
-  readonly #counts = { calls: 0, poolFull: 0, lateFrames: 0 }
+  readonly #counts = { calls: 0, poolFull: 0, tcpErrors: 0, lateFrames: 0 }
   #address = ''
   #closed = false
 
@@ -123,7 +127,9 @@ class Client implements TcpRequestClient {
       log,
       stopGraceMs: closeTimeoutMs,
       lateFrame: () => { this.#counts.lateFrames += 1 },
+      tcpFailed: () => { this.#counts.tcpErrors += 1 },
       over: (call) => { this.#calls.delete(call) },
+      times: null,
     }
   }
 
@@ -139,16 +145,18 @@ class Client implements TcpRequestClient {
 
   call(instance: InstanceRecord, request: OutgoingRequest, listener: ResponseListener): CallHandle {
     this.#counts.calls += 1
+    const startedMs = this.#clock.nowMs()
     if (this.#closed || this.#address === '') return refuse(listener, { class: 'Unavailable', reason: 'transport.cannot_connect', message: 'the request client is not running' })
     const subject = randomUUID()
     const control = Buffer.from(encodeControl({ id: request.id, codec: request.codec, address: this.#address, subject, metadata: request.metadata }))
     if (control.length > controlBytesMax) return refuse(listener, tooLarge('id and metadata', control.length, controlBytesMax))
     return 'tcp' in instance.transport
-      ? this.#callOverTcp(instance, request, { subject, control, listener })
-      : this.#callOverNats(instance.transport.nats_tcp, request, { subject, control, listener })
+      ? this.#callOverTcp(instance, request, { subject, control, listener, startedMs })
+      : this.#callOverNats(instance.transport.nats_tcp, request, { subject, control, listener, startedMs })
   }
 
-  #callOverTcp(instance: InstanceRecord, request: OutgoingRequest, { subject, control, listener }: NewCall): CallHandle {
+  #callOverTcp(instance: InstanceRecord, request: OutgoingRequest, fresh: NewCall): CallHandle {
+    const { control, listener } = fresh
     let target: TcpAddress
     let parts: readonly Uint8Array[]
     try {
@@ -157,7 +165,7 @@ class Client implements TcpRequestClient {
     } catch (error) {
       return refuse(listener, failureOfRequest(error))
     }
-    const call = this.#open(request, subject, listener)
+    const call = this.#open(request, fresh, true)
     if (!this.#pool.send(target.host, target.port, call, parts)) {
       this.#counts.poolFull += 1
       call.fail({ class: 'CapacityExhausted', reason: 'capacity.worker_overloaded', message: `all connections to ${target.host}:${target.port} are full` })
@@ -165,21 +173,27 @@ class Client implements TcpRequestClient {
     return call
   }
 
-  #callOverNats(natsSubject: string, request: OutgoingRequest, { subject, control, listener }: NewCall): CallHandle {
+  #callOverNats(natsSubject: string, request: OutgoingRequest, fresh: NewCall): CallHandle {
+    const { control, listener } = fresh
     if (this.#nats === null) return refuse(listener, { class: 'Unavailable', reason: 'transport.cannot_connect', message: 'the instance is reached over NATS, this client speaks TCP only' })
     const bodyBytes = bytesOf(request.body)
     const payload = Buffer.concat([encodeTwoPartPrefix(control.length, bodyBytes), control, ...request.body], twoPartPrefixBytes + control.length + bodyBytes)
     if (payload.length > this.#requestBytesMax) return refuse(listener, tooLarge('request', payload.length, this.#requestBytesMax))
-    const call = this.#open(request, subject, listener)
+    const call = this.#open(request, fresh, false)
     const failure = this.#nats.send({ subject: natsSubject, headers: this.#headersOf(request), payload }, call)
     if (failure !== null) call.fail(failure)
     return call
   }
 
-  #open(request: OutgoingRequest, subject: string, listener: ResponseListener): Call {
-    const call = new Call({ id: request.id, subject, codec: request.codec, listener, parts: this.#callParts })
+  #open(request: OutgoingRequest, { subject, listener, startedMs }: NewCall, isTcp: boolean): Call {
+    const call = new Call({ id: request.id, subject, codec: request.codec, listener, parts: this.#callParts, isTcp })
+    this.#callParts.times?.encoded((this.#clock.nowMs() - startedMs) / 1000)
     this.#calls.add(call)
     return call
+  }
+
+  observe(times: CallTimes): void {
+    this.#callParts.times = times
   }
 
   forget(instance: InstanceRecord): void {
@@ -246,6 +260,8 @@ interface NewCall {
   readonly subject: string
   readonly control: Uint8Array
   readonly listener: ResponseListener
+  /** When the caller asked, by the clock. */
+  readonly startedMs: number
 }
 
 function bytesOf(parts: readonly Uint8Array[]): number {
