@@ -390,7 +390,7 @@ export class Differential {
       await this.#same('DELETE', path)
       if (!dice.chance(0.05)) this.#live.splice(at, 1)
     } else if (dice.chance(0.5)) await this.#same('POST', `${path}/prefill_complete`, {})
-    else await this.#same('POST', `${path}/output_block`, dice.chance(0.7) ? { decay_fraction: dice.of([0.5, 0.75, 1, 0, 1.5]) } : {})
+    else await this.#same('POST', `${path}/output_block`, dice.chance(0.7) ? { decay_fraction: dice.of([0.5, 0.75, 1, 0, 1.5, 0.1, 0.1, 0.3, 0.7]) } : {})
   }
 
   /** The original notes what it assumes a little after its answer: waits until both know of a booked prompt. */

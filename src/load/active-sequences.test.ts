@@ -45,6 +45,22 @@ test('one output block of weight 0.1 over four prompt blocks reads 0, as the run
   assert.equal(loads.activeBlocks(0), 0)
 })
 
+test('prompts and outputs are summed apart, outputs one by one, and both rounded only together', () => {
+  const loads = tracker()
+  book(loads, 'a', 0, [1, 2, 3])
+  book(loads, 'b', 0, [1, 2, 4, 5, 6])
+  for (const fraction of [0.7, 0.1, 0.3]) loads.outputBlock('a', fraction)
+  loads.outputBlock('b', 0.1)
+  const prompts = 6 + (0.7 - 1) + (0.1 - 0.7) + (0.3 - 0.1) + 3 * (0.1 - 1)
+  let outputs = 1 + (0.7 - 1)
+  outputs = outputs + 1 + (0.1 - 0.7) + (0.1 - 1)
+  outputs = outputs + 1 + (0.3 - 0.1) + (0.3 - 0.1) + (0.3 - 1)
+  outputs = outputs + 1 + (0.1 - 1)
+  assert.equal(loads.rawWeight(0), prompts + outputs)
+  loads.free('b')
+  assert.equal(loads.rawWeight(0), prompts - 3 * 0.1 + (outputs - 0.1))
+})
+
 test('decay spares blocks that another request uses, and a later sharer does not restore the weight', () => {
   const loads = tracker()
   book(loads, 'a', 0, [1, 2, 3, 4])

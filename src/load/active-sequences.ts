@@ -43,6 +43,18 @@ export type ExpiryListener = (requestId: string, slot: RankSlot) => void
 
 const noExpectation = -1
 
+/** Below it, sums of whole numbers are exact in any order. */
+const exactMax = 2 ** 52
+
+/** `sum` plus `term` so many times, rounded each time, as the original adds its output blocks. */
+function plusEach(sum: number, term: number, times: number): number {
+  if (term === 0) return sum
+  if (Number.isInteger(sum) && Number.isInteger(term) && Math.abs(sum) + times * Math.abs(term) < exactMax) return sum + times * term
+  let result = sum
+  for (let left = times; left > 0; left -= 1) result += term
+  return result
+}
+
 /** Loads of all ranks, and the bookings that make them. Bounds: see `ActiveSequencesLimits`; counters say when they bite. */
 export class ActiveSequences {
   readonly #expiryMs: number
@@ -62,6 +74,9 @@ export class ActiveSequences {
   #freshOutputs = new Uint32Array(16)
   #decayedOutputs = new Uint32Array(16)
   #decayedWeight = new Float64Array(16)
+  // Per rank slot: output blocks and the sum of their weights, kept beside that of the prompts, as the original does.
+  #outputs = new Float64Array(0)
+  #outputWeight = new Float64Array(0)
   #nowMs = 0
   #nextScanMs = 0
   /** Null: prefill tokens do not decay. */
@@ -98,6 +113,10 @@ export class ActiveSequences {
   /** Makes room for slots below `count`. */
   ensureSlots(count: number): void {
     this.#tree.ensureSlots(count)
+    if (count > this.#outputs.length) {
+      this.#outputs = grownFloat64(this.#outputs, count)
+      this.#outputWeight = grownFloat64(this.#outputWeight, count)
+    }
     if (count > this.requests.length) this.requests = grownUint32(this.requests, count)
     if (count > this.prefillTokens.length) this.prefillTokens = grownFloat64(this.prefillTokens, count)
     if (this.#decay !== null && count > this.#bookedPrefill.length) this.#bookedPrefill = grownFloat64(this.#bookedPrefill, count)
@@ -105,7 +124,7 @@ export class ActiveSequences {
 
   /** Decode load of a rank in blocks: the sum of weights, rounded half away from zero. */
   activeBlocks(slot: RankSlot): number {
-    const weight = this.#tree.weights[slot] ?? 0
+    const weight = this.rawWeight(slot)
     return weight > 0 ? Math.round(weight) : 0
   }
 
@@ -267,21 +286,21 @@ export class ActiveSequences {
     return expired
   }
 
-  /** The rank's sum of weights before rounding; for tests. */
+  /** The rank's sum of weights before rounding. */
   rawWeight(slot: RankSlot): number {
-    return this.#tree.weights[slot] ?? 0
+    return (this.#tree.weights[slot] ?? 0) + (this.#outputWeight[slot] ?? 0)
   }
 
   #addOutputs(booking: number, count: number, fraction: number | null): void {
     const slot = this.#slot[booking]!
-    const weights = this.#tree.weights
-    for (let added = 0; added < count; added++) weights[slot]! += 1
+    this.#outputs[slot]! += count
+    this.#outputWeight[slot] = plusEach(this.#outputWeight[slot]!, 1, count)
     this.#freshOutputs[booking]! += count
     if (fraction === null) return
     const decayed = this.#decayedOutputs[booking]!
     const fresh = this.#freshOutputs[booking]!
-    if (decayed > 0) weights[slot]! += decayed * (fraction - this.#decayedWeight[booking]!)
-    weights[slot]! += fresh * (fraction - 1)
+    const aged = plusEach(this.#outputWeight[slot]!, fraction - this.#decayedWeight[booking]!, decayed)
+    this.#outputWeight[slot] = plusEach(aged, fraction - 1, fresh)
     this.#decayedOutputs[booking] = decayed + fresh
     this.#decayedWeight[booking] = fraction
     this.#freshOutputs[booking] = 0
@@ -290,18 +309,22 @@ export class ActiveSequences {
 
   #drop(booking: number): void {
     const slot = this.#slot[booking]!
-    const weights = this.#tree.weights
     this.#decay?.end(this.#ids[booking]!, false, this.#nowMs)
     this.#changePrefill(slot, -this.#prefill[booking]!)
-    weights[slot]! -= this.#decayedOutputs[booking]! * this.#decayedWeight[booking]!
-    weights[slot]! -= this.#freshOutputs[booking]!
+    this.#dropOutputs(slot, booking)
     this.#tree.release(slot, this.#tail[booking]!)
     this.requests[slot]! -= 1
-    // An idle rank carries nothing: whatever is left is rounding.
-    if (this.requests[slot] === 0) weights[slot] = 0
     this.#bookingById.delete(this.#ids[booking]!)
     this.#ids[booking] = ''
     this.#free.push(booking)
+  }
+
+  #dropOutputs(slot: RankSlot, booking: number): void {
+    const [decayed, fresh] = [this.#decayedOutputs[booking]!, this.#freshOutputs[booking]!]
+    this.#outputs[slot]! -= decayed + fresh
+    const undecayed = plusEach(this.#outputWeight[slot]!, -this.#decayedWeight[booking]!, decayed)
+    // Without output blocks, whatever is left is rounding.
+    this.#outputWeight[slot] = this.#outputs[slot] === 0 ? 0 : plusEach(undecayed, -1, fresh)
   }
 
   #takeNumber(): number {

@@ -1,18 +1,23 @@
-/** Goal: the tree counts as one block at a time would. Method: random requests against plain maps, exact to the last bit. */
+/** Goal: the one tree counts as a tree for each rank would. Method: random requests against plain trees, exact to the last bit. */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
 import { hashListOf } from '../model/hash-list.ts'
 import { PathTree } from './path-tree.ts'
 
-interface PlainBlock {
-  users: number
+/** A run of blocks that prompts of its rank hold whole. */
+interface PlainEdge {
+  hashes: readonly number[]
+  parent: PlainEdge | null
+  readonly children: Map<number, PlainEdge>
+  /** Live prompts that end here. */
+  ends: number
   weight: number
 }
 
-/** Blocks by their whole path, a map per rank; one block at a time. */
+/** A tree for each rank, its edges cut where prompts of this rank part or end, and never joined again. */
 class PlainTree {
-  readonly #ranks: Map<string, PlainBlock>[]
+  readonly #ranks: Map<number, PlainEdge>[]
   readonly weights: number[]
 
   constructor(slots: number) {
@@ -20,60 +25,67 @@ class PlainTree {
     this.weights = Array.from({ length: slots }, () => 0)
   }
 
-  #paths = (hashes: readonly number[]): string[] => hashes.map((_hash, index) => hashes.slice(0, index + 1).join(' '))
-
-  acquire(slot: number, hashes: readonly number[]): void {
-    const blocks = this.#ranks[slot]!
-    let above: PlainBlock | null = null
-    for (const path of this.#paths(hashes)) {
-      let block = blocks.get(path)
-      if (block === undefined) {
-        block = { users: 0, weight: 1 }
-        blocks.set(path, block)
-        if (above !== null) above.users += 1
-        this.weights[slot]! += 1
+  acquire(slot: number, hashes: readonly number[]): PlainEdge {
+    let parent: PlainEdge | null = null
+    let siblings = this.#ranks[slot]!
+    for (let at = 0; at < hashes.length;) {
+      let edge = siblings.get(hashes[at]!)
+      if (edge === undefined) {
+        edge = { hashes: hashes.slice(at), parent, children: new Map(), ends: 0, weight: 1 }
+        siblings.set(hashes[at]!, edge)
+        this.weights[slot]! += edge.hashes.length
+      } else {
+        let common = 0
+        while (common < edge.hashes.length && edge.hashes[common] === hashes[at + common]) common += 1
+        if (common < edge.hashes.length) edge = this.#cut(siblings, edge, common)
       }
-      above = block
+      at += edge.hashes.length
+      parent = edge
+      siblings = edge.children
     }
-    if (above !== null) above.users += 1
+    parent!.ends += 1
+    return parent!
   }
 
-  release(slot: number, hashes: readonly number[]): void {
-    const blocks = this.#ranks[slot]!
-    for (const path of this.#paths(hashes).reverse()) {
-      const block = blocks.get(path)!
-      block.users -= 1
-      if (block.users > 0) return
-      this.weights[slot]! -= block.weight
-      blocks.delete(path)
-    }
+  #cut(siblings: Map<number, PlainEdge>, edge: PlainEdge, count: number): PlainEdge {
+    const upper: PlainEdge = { hashes: edge.hashes.slice(0, count), parent: edge.parent, children: new Map(), ends: 0, weight: edge.weight }
+    edge.hashes = edge.hashes.slice(count)
+    edge.parent = upper
+    upper.children.set(edge.hashes[0]!, edge)
+    siblings.set(upper.hashes[0]!, upper)
+    return upper
   }
 
-  decay(slot: number, hashes: readonly number[], fraction: number): void {
-    const blocks = this.#ranks[slot]!
-    let run = 0
-    let runWeight = 0
-    for (const path of this.#paths(hashes).reverse()) {
-      const block = blocks.get(path)!
-      if (block.users !== 1) break
-      if (block.weight !== runWeight) {
-        if (run > 0) this.weights[slot]! += run * (fraction - runWeight)
-        run = 0
-        runWeight = block.weight
-      }
-      run += 1
-      block.weight = fraction
+  release(slot: number, last: PlainEdge): void {
+    last.ends -= 1
+    for (let edge: PlainEdge | null = last; edge !== null && edge.ends + edge.children.size === 0; edge = edge.parent) {
+      this.weights[slot]! -= edge.hashes.length * edge.weight
+      ;(edge.parent?.children ?? this.#ranks[slot]!).delete(edge.hashes[0]!)
     }
-    if (run > 0) this.weights[slot]! += run * (fraction - runWeight)
+    if (this.#ranks[slot]!.size === 0) this.weights[slot] = 0
+  }
+
+  decay(slot: number, last: PlainEdge, fraction: number): void {
+    for (let edge: PlainEdge | null = last; edge !== null && edge.ends + edge.children.size === 1; edge = edge.parent) {
+      this.weights[slot]! += edge.hashes.length * (fraction - edge.weight)
+      edge.weight = fraction
+    }
   }
 
   livePrefix(slot: number, hashes: readonly number[]): number {
-    const missing = this.#paths(hashes).findIndex((path) => !this.#ranks[slot]!.has(path))
-    return missing < 0 ? hashes.length : missing
+    let at = 0
+    for (let edge = this.#ranks[slot]!.get(hashes[0]!); edge !== undefined; edge = edge.children.get(hashes[at]!)) {
+      for (const hash of edge.hashes) {
+        if (hash !== hashes[at]) return at
+        at += 1
+      }
+    }
+    return at
   }
 
   get blockCount(): number {
-    return this.#ranks.reduce((sum, blocks) => sum + blocks.size, 0)
+    const count = (edges: Map<number, PlainEdge>): number => [...edges.values()].reduce((sum, edge) => sum + edge.hashes.length + count(edge.children), 0)
+    return this.#ranks.reduce((sum, edges) => sum + count(edges), 0)
   }
 }
 
@@ -85,25 +97,24 @@ const step = fc.oneof(
   { weight: 2, arbitrary: fc.record({ kind: fc.constant('decay' as const), pick: fc.nat(), fraction: fc.integer({ min: 0, max: 10 }).map((tenths) => tenths / 10) }) },
 )
 
-test('paths are counted as block by block', () => {
+test('paths are counted as by a tree for each rank', () => {
   fc.assert(fc.property(fc.array(step, { maxLength: 60 }), path, (steps, probe) => {
     const tree = new PathTree(1000)
     tree.ensureSlots(slots)
     const plain = new PlainTree(slots)
-    const open: { readonly slot: number; readonly hashes: readonly number[]; readonly hold: number }[] = []
+    const open: { readonly slot: number; readonly edge: PlainEdge; readonly hold: number }[] = []
     for (const each of steps) {
       if (each.kind === 'acquire') {
-        plain.acquire(each.slot, each.hashes)
-        open.push({ ...each, hold: tree.acquire(each.slot, hashListOf(each.hashes.map(BigInt))) })
+        open.push({ slot: each.slot, edge: plain.acquire(each.slot, each.hashes), hold: tree.acquire(each.slot, hashListOf(each.hashes.map(BigInt))) })
       } else if (open.length > 0) {
         const at = each.pick % open.length
-        const { slot, hashes, hold } = open[at]!
+        const { slot, edge, hold } = open[at]!
         if (each.kind === 'release') {
           open.splice(at, 1)
-          plain.release(slot, hashes)
+          plain.release(slot, edge)
           tree.release(slot, hold)
         } else {
-          plain.decay(slot, hashes, each.fraction)
+          plain.decay(slot, edge, each.fraction)
           tree.decay(slot, hold, each.fraction)
         }
       }

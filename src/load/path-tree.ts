@@ -4,6 +4,9 @@
  * One tree of sequence hashes serves all ranks, because prompts repeat across ranks. An *edge* is a run of blocks that every rank
  * holds whole or not at all; where two prompts part, or one ends, the edge is split. The same hash below two parents is two
  * blocks. A *hold* is one edge on one rank: how many live requests go through it, and the weight of each of its blocks.
+ *
+ * Weights are summed as the original does, which keeps a tree for each rank: one rounding per edge of that tree. A *run* is such an edge:
+ * holds of one rank in a row, cut only where prompts of this very rank part or end. All holds of a run have the same users and weight.
  */
 import { hashCount } from '../model/hash-list.ts'
 import type { HashList } from '../model/hash-list.ts'
@@ -42,20 +45,7 @@ function commonBlocks(left: HashList, right: HashList, rightFrom: number): numbe
 /** The end of a list to keep: without a copy unless most of the list would be kept for it in vain. */
 const keptFrom = (sequence: HashList, word: number): HashList => word === 0 ? sequence : 2 * word <= sequence.length ? sequence.subarray(word) : sequence.slice(word)
 
-/** Below it, sums of whole numbers are exact in any order. */
-const exactMax = 2 ** 52
-
-/** Adds `weight` to a rank's sum `times` times, rounding each time, as the original does. */
-function addEach(weights: Float64Array, slot: RankSlot, weight: number, times: number): void {
-  const sum = weights[slot]!
-  if ((weight === 1 || weight === -1) && Math.floor(sum) === sum && Math.abs(sum) < exactMax) {
-    weights[slot] = sum + weight * times
-    return
-  }
-  for (let left = times; left > 0; left -= 1) weights[slot]! += weight
-}
-
-/** Live prompt prefixes per rank. Bounds: `blocksMax` blocks. Cost: 8 bytes per block, about 120 per edge and 60 per hold. */
+/** Live prompt prefixes per rank. Bounds: `blocksMax` blocks. Cost: 8 bytes per block, about 120 per edge and 64 per hold. */
 export class PathTree {
   readonly #blocksMax: number
   #blockCount = 0
@@ -72,6 +62,8 @@ export class PathTree {
   #holdWeight = new Float64Array(64)
   #holdNext = new Int32Array(64)
   #holdPrevious = new Int32Array(64)
+  /** The next hold downwards of the same run. */
+  #holdBelow = new Int32Array(64)
   #holdEnd = 0
   #holdFree = none
   readonly #holds = new IdTable()
@@ -79,6 +71,8 @@ export class PathTree {
   #matched = new Int32Array(0)
   #matchedAt = new Uint32Array(0)
   #matchNumber = 0
+  /** Holds per rank slot. */
+  #slotHolds = new Uint32Array(0)
   /** Sum of block weights per rank, one running double each, as the original keeps it. */
   weights: Float64Array = new Float64Array(0)
 
@@ -95,6 +89,7 @@ export class PathTree {
   ensureSlots(count: number): void {
     if (count <= this.weights.length) return
     this.weights = grownFloat64(this.weights, count)
+    this.#slotHolds = grownUint32(this.#slotHolds, count)
     this.#matched = grownInt32(this.#matched, this.weights.length)
     this.#matchedAt = grownUint32(this.#matchedAt, this.weights.length)
   }
@@ -108,6 +103,7 @@ export class PathTree {
   acquire(slot: RankSlot, sequence: HashList): number {
     let parent = root
     let hold = noHold
+    let added = 0
     for (let word = 0; word < sequence.length;) {
       let edge = this.#findEdge(parent, sequence[word]!, sequence[word + 1]!)
       if (edge < 0) edge = this.#makeEdge(parent, keptFrom(sequence, word))
@@ -115,50 +111,65 @@ export class PathTree {
         const common = commonBlocks(this.#edgeBlocks[edge]!, sequence, word)
         if (common < hashCount(this.#edgeBlocks[edge]!)) edge = this.#split(edge, common)
       }
-      hold = this.#use(edge, slot)
+      const above = hold
+      hold = this.#findHold(edge, slot)
+      if (hold !== noHold) this.#holdUsers[hold]! += 1
+      else {
+        hold = this.#makeHold(edge, slot)
+        // What is new is one run.
+        if (above !== noHold) this.#holdBelow[above] = added > 0 ? hold : noHold
+        added += hashCount(this.#edgeBlocks[edge]!)
+      }
       word += this.#edgeBlocks[edge]!.length
       parent = edge
     }
+    if (hold !== noHold) this.#holdBelow[hold] = noHold
+    this.weights[slot]! += added
+    this.#blockCount += added
     return hold
   }
 
   /** Takes away the user that `acquire` added; blocks without a user go. */
   release(slot: RankSlot, last: number): void {
+    let run = 0
     let hold = last
     while (hold !== noHold) {
       const edge = this.#holdEdge[hold]!
       const above = this.#edgeParent[edge]!
+      const next = above === root ? noHold : this.#findHold(above, slot)
       const users = this.#holdUsers[hold]! - 1
       this.#holdUsers[hold] = users
       if (users === 0) {
+        run += hashCount(this.#edgeBlocks[edge]!)
         const weight = this.#holdWeight[hold]!
-        // Block by block: the sum must round as the original's does.
-        addEach(this.weights, slot, -weight, hashCount(this.#edgeBlocks[edge]!))
+        if (next === noHold || this.#holdBelow[next] !== hold) {
+          this.weights[slot]! -= run * weight
+          run = 0
+        }
         this.#dropHold(hold)
       }
-      hold = above === root ? noHold : this.#findHold(above, slot)
+      hold = next
     }
+    if (this.#slotHolds[slot] === 0) this.weights[slot] = 0
   }
 
   /** Gives weight `fraction` to the blocks from `last` upwards that have a single user. */
   decay(slot: RankSlot, last: number, fraction: number): void {
-    let hold = last
     let run = 0
-    let runWeight = 0
+    let hold = last
     while (hold !== noHold && this.#holdUsers[hold] === 1) {
       const edge = this.#holdEdge[hold]!
-      const old = this.#holdWeight[hold]!
-      if (old !== runWeight) {
-        if (run > 0) this.weights[slot]! += run * (fraction - runWeight)
-        run = 0
-        runWeight = old
-      }
-      run += hashCount(this.#edgeBlocks[edge]!)
-      this.#holdWeight[hold] = fraction
       const above = this.#edgeParent[edge]!
-      hold = above === root ? noHold : this.#findHold(above, slot)
+      const next = above === root ? noHold : this.#findHold(above, slot)
+      run += hashCount(this.#edgeBlocks[edge]!)
+      const old = this.#holdWeight[hold]!
+      this.#holdWeight[hold] = fraction
+      if (next === noHold || this.#holdBelow[next] !== hold) {
+        this.weights[slot]! += run * (fraction - old)
+        run = 0
+      }
+      hold = next
     }
-    if (run > 0) this.weights[slot]! += run * (fraction - runWeight)
   }
 
   /** Finds the longest prefix of a sequence that is live on any rank; `livePrefix` then answers for each rank. */
@@ -237,6 +248,9 @@ export class PathTree {
       const made = this.#makeHold(upper, this.#holdSlot[hold]!)
       this.#holdUsers[made] = this.#holdUsers[hold]!
       this.#holdWeight[made] = this.#holdWeight[hold]!
+      const above = this.#edgeParent[upper] === root ? noHold : this.#findHold(this.#edgeParent[upper]!, this.#holdSlot[hold]!)
+      if (above !== noHold && this.#holdBelow[above] === hold) this.#holdBelow[above] = made
+      this.#holdBelow[made] = hold
     }
     return upper
   }
@@ -261,20 +275,6 @@ export class PathTree {
     }
   }
 
-  /** One more user of an edge on a rank. */
-  #use(edge: number, slot: RankSlot): number {
-    const found = this.#findHold(edge, slot)
-    if (found !== noHold) {
-      this.#holdUsers[found]! += 1
-      return found
-    }
-    const hold = this.#makeHold(edge, slot)
-    const blocks = hashCount(this.#edgeBlocks[edge]!)
-    addEach(this.weights, slot, 1, blocks)
-    this.#blockCount += blocks
-    return hold
-  }
-
   /** A hold with one user and weight 1; blocks and weights are counted by the caller. */
   #makeHold(edge: number, slot: number): number {
     let hold = this.#holdFree
@@ -291,6 +291,8 @@ export class PathTree {
     this.#holdWeight[hold] = 1
     this.#holdNext[hold] = next
     this.#holdPrevious[hold] = noHold
+    this.#holdBelow[hold] = noHold
+    this.#slotHolds[slot]! += 1
     if (next !== noHold) this.#holdPrevious[next] = hold
     this.#edgeFirstHold[edge] = hold
     this.#holds.insert(hold, holdHash(edge, slot))
@@ -301,6 +303,7 @@ export class PathTree {
     const edge = this.#holdEdge[hold]!
     const [previous, next] = [this.#holdPrevious[hold]!, this.#holdNext[hold]!]
     this.#blockCount -= hashCount(this.#edgeBlocks[edge]!)
+    this.#slotHolds[this.#holdSlot[hold]!]! -= 1
     this.#holds.remove(hold)
     if (next !== noHold) this.#holdPrevious[next] = previous
     if (previous !== noHold) this.#holdNext[previous] = next
@@ -319,6 +322,7 @@ export class PathTree {
     this.#holdWeight = grownFloat64(this.#holdWeight, count)
     this.#holdNext = grownInt32(this.#holdNext, count)
     this.#holdPrevious = grownInt32(this.#holdPrevious, count)
+    this.#holdBelow = grownInt32(this.#holdBelow, count)
   }
 }
 
