@@ -84,7 +84,7 @@ function readPoolConfig(path: string | null): GlobalRouterConfig {
   try {
     bytes = readFileSync(path)
   } catch (error) {
-    throw new UsageError(`--config ${path} cannot be read (${(error as NodeJS.ErrnoException).code ?? String(error)})`)
+    throw new UsageError(`--config ${path} cannot be read (${(error as NodeJS.ErrnoException).code ?? String(error)}); check the path and its permissions`)
   }
   let value: Json
   try {

@@ -10,6 +10,12 @@ import type { Log } from '../ports.ts'
 /** Between two looks at a file; links as secrets are mounted by are followed. */
 const lookMs = 2000
 
+/** A file that cannot be read is told as for other files; what is wrong in it, in its own words. */
+function unusable(error: unknown): string {
+  const { code, message } = error as NodeJS.ErrnoException
+  return code === undefined ? message : `cannot be read (${code}); check the path and its permissions`
+}
+
 type Paths = Pick<FrontendValues, 'apiKeysFile' | 'tlsCertPath' | 'tlsKeyPath' | 'tlsClientCaPath'>
 
 export class ListenerFiles {
@@ -68,7 +74,7 @@ export class ListenerFiles {
     try {
       return new ApiKeys(readFileSync(apiKeysFile, 'utf8'))
     } catch (error) {
-      throw new UsageError(`--api-keys-file ${apiKeysFile}: ${(error as Error).message}`)
+      throw new UsageError(`--api-keys-file ${apiKeysFile}: ${unusable(error)}`)
     }
   }
 
@@ -95,6 +101,6 @@ function readPem(option: string, path: string): string {
   try {
     return readFileSync(path, 'utf8')
   } catch (error) {
-    throw new UsageError(`${option} ${path}: ${(error as Error).message}`)
+    throw new UsageError(`${option} ${path}: ${unusable(error)}`)
   }
 }

@@ -1,7 +1,10 @@
 /** The command as a process: what it prints where, and its exit code. Nothing here needs a server. */
 import assert from 'node:assert/strict'
 import { spawn, spawnSync } from 'node:child_process'
+import { once } from 'node:events'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { createServer } from 'node:net'
+import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -39,6 +42,25 @@ test('mistakes end with 2, one line and no stack', () => {
     assert.deepEqual([status, stdout], [2, ''], args.join(' '))
     assert.match(stderr, message)
     assert.equal(stderr.trim().split('\n').length, 1, stderr)
+  }
+})
+
+test('a port that is taken is named with its option, and ends the start with 1', async (context) => {
+  const holder = createServer().listen(0, '127.0.0.1')
+  context.after(() => holder.close())
+  await once(holder, 'listening')
+  const { port } = holder.address() as AddressInfo
+  const env = { DYN_DISCOVERY_BACKEND: 'mem', DYN_EVENT_PLANE: 'zmq', DYN_LOG: 'error' }
+  for (const args of [['router', '--endpoint', 'a.b.c', '--http-port', `${port}`], ['frontend', '--http-host', '127.0.0.1', '--http-port', `${port}`]]) {
+    const { status, stderr } = warmpath(args, env)
+    assert.deepEqual([status, stderr], [1, `warmpath: HTTP port ${port} is in use; give another with --http-port, or 0 for a free one\n`])
+  }
+})
+
+test('files of the listener that cannot be read are named with option and mend', () => {
+  for (const args of [['--api-keys-file', 'none.txt'], ['--tls-cert-path', 'none.txt', '--tls-key-path', 'none.txt']]) {
+    const { status, stderr } = warmpath(['frontend', '--http-port', '0', ...args], { DYN_DISCOVERY_BACKEND: 'mem', DYN_LOG: 'error' })
+    assert.deepEqual([status, stderr], [2, `warmpath: ${args[0]} none.txt: cannot be read (ENOENT); check the path and its permissions\n`])
   }
 })
 

@@ -76,6 +76,9 @@ async function openHttp({ values }: ParsedConfig<'router'>, service: StandaloneR
     const mirror = await createHttpMirror({
       host: values.httpHost, port: values.httpPort, log,
       service: service.httpService(async () => ({ contentType: metrics.contentType, text: await metrics.text() })),
+    }).catch((error: NodeJS.ErrnoException) => {
+      if (error.code !== 'EADDRINUSE' && error.code !== 'EACCES') throw error
+      throw new Error(`HTTP port ${values.httpPort} ${error.code === 'EACCES' ? 'may not be used' : 'is in use'}; give another with --http-port, or 0 for a free one`, { cause: error })
     })
     log.info({ stage: 'start' }, `the endpoints over HTTP: ${mirror.url}`)
     closing.push(() => mirror.close(1000))
