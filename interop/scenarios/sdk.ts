@@ -156,7 +156,8 @@ const requestsOf = (worker: SdkWorker): WorkerEvent[] => worker.events().filter(
 async function underRealFrontend(deployment: Deployment): Promise<void> {
   const prefill = await sdkWorker(deployment, 'prefill', { endpoint: 'dynamo.prefill.generate', role: 'prefill', kv: true })
   const decode = await Promise.all(['d0', 'd1'].map((label) => sdkWorker(deployment, label, { endpoint: 'dynamo.decode.generate', role: 'decode', delayMs: 10 })))
-  const { port } = await realFrontend(deployment, ['--router-mode', 'kv'])
+  // When a record goes, the original's frontend gives up requests to it that have no prologue yet, and tries them again if it may.
+  const { port, frontend } = await realFrontend(deployment, ['--router-mode', 'kv', '--migration-limit', '3'])
   const [first, second] = decode as [SdkWorker, SdkWorker]
   await until('the prompt is computed in the prefill worker', async () => {
     await chat(port, { messages: [{ role: 'user', content: 'is it two stages now' }], max_tokens: 2 })
@@ -177,8 +178,9 @@ async function underRealFrontend(deployment: Deployment): Promise<void> {
   stopped = true
   const { done, bad } = await load
   assert.deepEqual(bad, [], `${done} requests`)
-  const asked = requestsOf(first).length
-  assert.equal(first.events().filter((event) => event.ev === 'done').length, asked, 'the drained worker finished all that it took')
+  const givenUp = [...frontend.log().matchAll(/Cancelled stream registrations.*?cancelled\D*(\d+)/g)].reduce((sum, [, count]) => sum + Number(count), 0)
+  const unfinished = requestsOf(first).length - first.events().filter((event) => event.ev === 'done').length
+  assert.ok(unfinished <= givenUp, `the drained worker finished all that it took, but for ${unfinished}; the frontend gave up ${givenUp}`)
 }
 
 async function bootstrapUnderRealFrontend(deployment: Deployment): Promise<void> {
