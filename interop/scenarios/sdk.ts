@@ -178,7 +178,7 @@ async function underRealFrontend(deployment: Deployment): Promise<void> {
   stopped = true
   const { done, bad } = await load
   assert.deepEqual(bad, [], `${done} requests`)
-  const givenUp = [...frontend.log().matchAll(/Cancelled stream registrations.*?cancelled\D*(\d+)/g)].reduce((sum, [, count]) => sum + Number(count), 0)
+  const givenUp = [...frontend.log().replaceAll(/\u001b\[[0-9;]*m/g, '').matchAll(/Cancelled stream registrations.*? cancelled=(\d+)/g)].reduce((sum, [, count]) => sum + Number(count), 0)
   const unfinished = requestsOf(first).length - first.events().filter((event) => event.ev === 'done').length
   assert.ok(unfinished <= givenUp, `the drained worker finished all that it took, but for ${unfinished}; the frontend gave up ${givenUp}`)
 }
