@@ -1,7 +1,9 @@
 /** The original's default discovery: a real etcd under router and workers. */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
+import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { repoRoot } from '../../test/repo-root.ts'
 import { freePort, generateRequest, parseLossless, until, type Deployment, type Managed } from '../deployment.ts'
 import { httpPortOf } from './equality.ts'
 import { startNats } from './nats-process.ts'
@@ -248,8 +250,36 @@ async function restartedBetweenStages(deployment: Deployment, withNats: boolean)
   for (const name of ['backend', 'prefill']) assert.equal(await etcd.keyCount(`v1/instances/dynamo/${name}/generate/`), 2, `${name}: nobody is registered twice`)
 }
 
+/** An etcd that asks for certificates: a real worker and client have them as text, our router as paths. */
+async function overTls(deployment: Deployment): Promise<void> {
+  const file = (name: string): string => join(repoRoot, 'fixtures', 'tls', name)
+  const [port, peer, health] = [await freePort(), await freePort(), await freePort()]
+  const [url, peerUrl, healthUrl] = [`https://127.0.0.1:${port}`, `http://127.0.0.1:${peer}`, `http://127.0.0.1:${health}`]
+  deployment.spawn('etcd', 'etcd', [
+    '--data-dir', join(deployment.folder, 'etcd'), '--listen-client-urls', url, '--advertise-client-urls', url, '--listen-metrics-urls', healthUrl,
+    '--listen-peer-urls', peerUrl, '--initial-advertise-peer-urls', peerUrl, '--initial-cluster', `default=${peerUrl}`,
+    '--cert-file', file('server.pem'), '--key-file', file('server.key'), '--client-cert-auth', '--trusted-ca-file', file('ca.pem'),
+  ])
+  await until('etcd answers', () => fetch(`${healthUrl}/health`).then((reply) => reply.ok, () => false))
+  const env = (of: (path: string) => string): NodeJS.ProcessEnv => ({
+    DYN_DISCOVERY_BACKEND: 'etcd', ETCD_ENDPOINTS: url,
+    ETCD_AUTH_CA: of(file('ca.pem')), ETCD_AUTH_CLIENT_CERT: of(file('client.pem')), ETCD_AUTH_CLIENT_KEY: of(file('client.key')),
+  })
+  const asText = env((path) => readFileSync(path, 'utf8'))
+  deployment.mocker('mocker', [], asText)
+  const router = deployment.warmpath('router', ['router', '--endpoint', 'dynamo.backend.generate', '--router-block-size', '16'], env((path) => path))
+  const driver = await deployment.driver(asText)
+  await until('the router knows the worker', async () => {
+    const result = await driver.call(routerEndpoint.overlapScores, { token_ids: prompt })
+    return (result.outputs[0] as OverlapAnswer | undefined)?.workers.length === 1
+  }, 60_000)
+  assert.equal((await driver.call(routerEndpoint.generate, generateRequest(prompt))).error, null)
+  assert.equal(await deployment.stop(router), 0)
+}
+
 export const etcdScenarios: readonly Scenario[] = [
   { name: 'etcd', timeoutSeconds: 180, run: overEtcd },
+  { name: 'etcd-tls', run: overTls },
   { name: 'etcd-restart-under-load', timeoutSeconds: 180, run: restartedUnderLoad },
   { name: 'etcd-restart-between-stages', timeoutSeconds: 150, run: (deployment) => restartedBetweenStages(deployment, false) },
   { name: 'etcd-and-nats-restart', timeoutSeconds: 150, run: (deployment) => restartedBetweenStages(deployment, true) },
