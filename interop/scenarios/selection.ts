@@ -486,7 +486,7 @@ async function differential(deployment: Deployment): Promise<void> {
     await deployment.stop(deployment.labelled(`ours-${name}`))
     await deployment.stop(deployment.labelled(`real-${name}`), 'SIGKILL')
   }
-  process.stdout.write(`  ${Math.ceil(steps / setups.length) * setups.length} steps, every answer equal: ${[...counts].map(([kind, count]) => `${kind} ${count}`).join(', ')}\n`)
+  process.stdout.write(`  ${[...counts.values()].reduce((sum, count) => sum + count, 0)} steps, every answer equal: ${[...counts].map(([kind, count]) => `${kind} ${count}`).join(', ')}\n`)
 }
 
 export const selectionScenarios: readonly Scenario[] = [{ name: 'selection', timeoutSeconds: Number(process.env['WARMPATH_SELECTION_STEPS'] ?? 0) > 1000 ? 3600 : 120, run: differential }]
