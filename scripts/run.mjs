@@ -29,9 +29,20 @@ function checkNode() {
 
 const lockStamp = () => createHash('sha256').update(readFileSync(join(root, 'package-lock.json'))).digest('hex')
 
+/** Whether npm itself has put there what the lock file says, but for what other platforms need. */
+function isInstalledByHand() {
+  const there = join(root, 'node_modules', '.package-lock.json')
+  if (!existsSync(there)) return false
+  const packagesOf = (path) => JSON.parse(readFileSync(path, 'utf8')).packages
+  const installed = packagesOf(there)
+  return Object.entries(packagesOf(join(root, 'package-lock.json'))).every(([path, { integrity, optional, devOptional }]) =>
+    path === '' || optional || devOptional || installed[path]?.integrity === integrity)
+}
+
 function install() {
   const stamp = join(root, 'node_modules', '.warmpath-lock')
   if (existsSync(stamp) && readFileSync(stamp, 'utf8') === lockStamp()) return
+  if (isInstalledByHand()) return writeFileSync(stamp, lockStamp())
   process.stderr.write('installing dependencies (npm ci)\n')
   if (run('npm', ['ci', '--no-audit', '--no-fund', '--loglevel=error'], { quiet: true }) !== 0) fail('npm ci failed')
   writeFileSync(stamp, lockStamp())
