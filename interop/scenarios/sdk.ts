@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { stripVTControlCharacters } from 'node:util'
 import { ConnectionTimeout, Context, createRuntime, DynamoError, InvalidArgument, type Client, type WireValue } from '../../src/worker.ts'
 import { freePort, generateRequest, until, type Deployment, type Driver, type Managed, type WorkerEvent } from '../deployment.ts'
 import { randomTokens, routerEndpoint, seeded, workerOf, type OutputMap, type OverlapAnswer, type Scenario } from '../scenario.ts'
@@ -98,10 +99,16 @@ async function underRealRouter(deployment: Deployment): Promise<void> {
 async function drainsUnderLoad(deployment: Deployment, driver: Driver, router: bigint, [first, second]: readonly [SdkWorker, SdkWorker]): Promise<void> {
   let stopped = false
   const failed: string[] = []
+  let givenUp = 0
   const random = seeded(9)
   const load = Promise.all(Array.from({ length: 6 }, async () => {
     while (!stopped) {
-      const { error, outputCount } = await driver.call(routerEndpoint.generate, generateRequest(randomTokens(random, 40), { stop_conditions: { max_tokens: 20 } }), { instance: router })
+      const request = generateRequest(randomTokens(random, 40), { stop_conditions: { max_tokens: 20 } })
+      const first = await driver.call(routerEndpoint.generate, request, { instance: router })
+      // The original's router gives up requests without a prologue when their worker's record goes, and tries nobody else.
+      const isGivenUp = (first.error?.message ?? '').includes('disconnected before response stream was established')
+      if (isGivenUp) givenUp += 1
+      const { error, outputCount } = isGivenUp ? await driver.call(routerEndpoint.generate, request, { instance: router }) : first
       if (error !== null || outputCount !== 20) failed.push(error?.message ?? `${outputCount} outputs`)
     }
   }))
@@ -113,7 +120,8 @@ async function drainsUnderLoad(deployment: Deployment, driver: Driver, router: b
   stopped = true
   await load
   assert.deepEqual(failed, [])
-  assert.equal(first.events().filter((event) => event.ev === 'done').length, requestsOf(first).length, 'it finished all that it took')
+  const unfinished = requestsOf(first).length - first.events().filter((event) => event.ev === 'done').length
+  assert.ok(unfinished <= givenUp, `it finished all that it took, but for ${unfinished}; the router gave up ${givenUp}`)
 }
 
 /** Chat requests until `stop`; gives the answers that were not as they should be. */
@@ -178,7 +186,7 @@ async function underRealFrontend(deployment: Deployment): Promise<void> {
   stopped = true
   const { done, bad } = await load
   assert.deepEqual(bad, [], `${done} requests`)
-  const givenUp = [...frontend.log().replaceAll(/\u001b\[[0-9;]*m/g, '').matchAll(/Cancelled stream registrations.*? cancelled=(\d+)/g)].reduce((sum, [, count]) => sum + Number(count), 0)
+  const givenUp = [...stripVTControlCharacters(frontend.log()).matchAll(/Cancelled stream registrations.*? cancelled=(\d+)/g)].reduce((sum, [, count]) => sum + Number(count), 0)
   const unfinished = requestsOf(first).length - first.events().filter((event) => event.ev === 'done').length
   assert.ok(unfinished <= givenUp, `the drained worker finished all that it took, but for ${unfinished}; the frontend gave up ${givenUp}`)
 }
