@@ -2,7 +2,7 @@
  * Keeps on disk what a pool's router knows of workers that cannot be asked again, and gives it back after a restart.
  *
  * Kept are ranks that are fed by routing decisions, and those whose event source answers no questions. Of the former, blocks live on for
- * what is left of their time, counted from the snapshot; of the latter, they count as long as no event is missing since.
+ * their whole time counted from the snapshot, since their age is not kept; of the latter, they count as long as no event is missing since.
  */
 import type { RouterEvent } from '../model/kv-event.ts'
 import type { WorkerDescription, WorkerRank } from '../model/worker.ts'
