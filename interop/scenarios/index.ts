@@ -18,6 +18,7 @@ import { globalRouterScenarios } from './global-router.ts'
 import { loadScenarios } from './load.ts'
 import { modeScenarios } from './modes.ts'
 import { parserScenarios } from './parsers.ts'
+import { phantomScenarios } from './phantom.ts'
 import { planeScenarios } from './planes.ts'
 import { policyScenarios } from './policies.ts'
 import { queueScenarios } from './queue.ts'
@@ -30,5 +31,5 @@ import { stateScenarios } from './state.ts'
 import { vllmScenarios } from './vllm.ts'
 
 export const scenarios: readonly Scenario[] = [
-  ...endpointScenarios, ...failureScenarios, ...equalityScenarios, ...chainScenarios, ...disaggScenarios, ...combinationScenarios, ...conditionalScenarios, ...captureScenarios, ...frontendScenarios, ...modeScenarios, ...rowScenarios, ...apiScenarios, ...parserScenarios, ...globalRouterScenarios, ...etcdScenarios, ...churnScenarios, ...loadScenarios, ...queueScenarios, ...policyScenarios, ...replicaScenarios, ...selectionScenarios, ...sdkScenarios, ...planeScenarios, ...generationScenarios, ...durableScenarios, ...stateScenarios, ...kubernetesScenarios, ...vllmScenarios,
+  ...endpointScenarios, ...failureScenarios, ...equalityScenarios, ...chainScenarios, ...disaggScenarios, ...combinationScenarios, ...conditionalScenarios, ...captureScenarios, ...frontendScenarios, ...modeScenarios, ...rowScenarios, ...apiScenarios, ...parserScenarios, ...globalRouterScenarios, ...etcdScenarios, ...churnScenarios, ...loadScenarios, ...queueScenarios, ...policyScenarios, ...replicaScenarios, ...selectionScenarios, ...sdkScenarios, ...planeScenarios, ...generationScenarios, ...durableScenarios, ...phantomScenarios, ...stateScenarios, ...kubernetesScenarios, ...vllmScenarios,
 ]

@@ -46,7 +46,7 @@ export class SingleCalls {
           return await this.#once(chosen.instance, chosen.workerId, request, call)
         } catch (error) {
           if (!(error instanceof FailureError) || call.signal.aborted || !isRetryableElsewhere(error.failure)) throw error
-          if (options.inhibitedMs > 0) chosen.pool.routed.setAside(chosen.workerId, options.inhibitedMs)
+          if (options.inhibitedMs > 0) chosen.pool.routed.setAside(chosen.workerId, options.inhibitedMs, error.failure)
           tried.add(chosen.workerId)
           if (tried.size > options.retryLimit) throw error
         }

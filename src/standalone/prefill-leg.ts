@@ -146,7 +146,7 @@ export class PrefillLeg implements ResponseListener, Leg {
   #failed(failure: Failure): void {
     const { parts, pool, decision, listener } = this.#at
     this.#release()
-    if (isRetryableElsewhere(failure) && parts.options.inhibitedMs > 0) pool.setAside(decision.workerId, parts.options.inhibitedMs)
+    if (isRetryableElsewhere(failure) && parts.options.inhibitedMs > 0) pool.setAside(decision.workerId, parts.options.inhibitedMs, failure)
     listener.onFailed(failure, this.handedOver)
   }
 

@@ -4,6 +4,7 @@
  */
 import { AffinityTable, type AffinityRules } from '../affinity/affinity-table.ts'
 import type { RouterEvent } from '../model/kv-event.ts'
+import type { Failure } from '../model/failure.ts'
 import type { WorkerDescription, WorkerId, WorkerRank } from '../model/worker.ts'
 import type { StateKeeper, StateKeeperParts } from '../state/state-keeper.ts'
 import type { DurableEvents, DurableSink } from '../dynamo/durable/durable-events.ts'
@@ -12,7 +13,7 @@ import type { Router } from '../router/contract.ts'
 import type { ModelCard } from '../dynamo/cards/model-card.ts'
 import { endpointPrefix } from '../dynamo/discovery/store-key.ts'
 import { InstanceDirectory, type InstanceEvent, type KnownInstance } from '../dynamo/instances/instance-directory.ts'
-import { createKvStateFollower, type KvStateFollower } from '../dynamo/kv-state/kv-state-follower.ts'
+import { createKvStateFollower, type DoubtSign, type KvStateFollower } from '../dynamo/kv-state/kv-state-follower.ts'
 import { followLoadEvents, type LoadEventsFollower } from '../dynamo/kv-state/load-events.ts'
 import { PoolReplicas, type MemberReplicas } from '../replicas/pool-replicas.ts'
 import { RemoteIndex } from '../replicas/remote-index.ts'
@@ -301,9 +302,19 @@ export class RoutedPool {
     return this.#memberOf(workerId)?.directory.get(workerId)?.card ?? null
   }
 
-  setAside(workerId: WorkerId, forMs: number): void {
-    this.#memberOf(workerId)?.directory.setAside(workerId, forMs)
+  /** After a failed call. Whoever may be gone has to show what it still holds. */
+  setAside(workerId: WorkerId, forMs: number, failure: Failure): void {
+    const member = this.#memberOf(workerId)
+    member?.directory.setAside(workerId, forMs)
     this.#aside.add(workerId)
+    if (failure.class !== 'CapacityExhausted') this.#doubt(workerId, member?.follower ?? null, doubtSignOf(failure))
+  }
+
+  #doubt(workerId: WorkerId, follower: KvStateFollower | null, sign: DoubtSign): void {
+    if (follower !== null) return follower.doubt(workerId, sign)
+    const worker = this.router?.worker(workerId)
+    if (worker === undefined || sign === 'failed') return
+    for (let dpRank = worker.dpStart; dpRank < worker.dpStart + worker.dpSize; dpRank += 1) this.router?.resetRank({ workerId, dpRank })
   }
 
   /** Workers that are not to be chosen now. One set for the pool's life, current after each call. */
@@ -348,6 +359,11 @@ export class RoutedPool {
     this.pool.remove(instanceId)
     this.onGone?.(instanceId)
   }
+}
+
+function doubtSignOf({ reason }: Failure): DoubtSign {
+  if (reason === 'transport.cannot_connect') return 'unreachable'
+  return reason === 'transport.disconnected' ? 'disconnected' : 'failed'
 }
 
 function closeMember({ loads, follower, directory, replicas }: Member): void {

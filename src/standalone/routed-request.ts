@@ -329,7 +329,7 @@ export class RoutedRequest {
     if (this.#releasing) return this.#released()
     if (this.#over) return
     const { options, pool } = this.#parts
-    if (instanceAtFault && options.inhibitedMs > 0) pool.setAside(workerId, options.inhibitedMs)
+    if (instanceAtFault && options.inhibitedMs > 0) pool.setAside(workerId, options.inhibitedMs, failure)
     this.#stages?.failedDecode.add(workerId)
     this.#again(failure)
   }

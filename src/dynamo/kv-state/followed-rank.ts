@@ -42,9 +42,13 @@ export interface KeptBlocks {
 /** Several sources on one rank are what a publisher's change looks like: what is known is not trusted for longer. */
 const ambiguousMsMax = 1500
 /** A source that stays quiet is asked again after twice the time, up to this factor of the first. */
-const quietFactorMax = 64
+const quietFactorMax = 256
+/** A worker in doubt that has not answered for so long is taken for gone. */
+const doubtMs = 1000
+/** So many attempts at a quiet check that reach nobody do the same. */
+const silentAttempts = 2
 /** After a failed recovery the next try on our own comes after this factor. */
-const failedFactor = 8
+const failedFactor = 25
 
 export class FollowedRank {
   readonly rank: WorkerRank
@@ -64,6 +68,10 @@ export class FollowedRank {
   /** When a quiet check is due; null while there is nobody to ask. */
   #checkAtMs: number | null = null
   #quietFactor = 1
+  /** Runs while the worker is in doubt. */
+  #doubt: TimerHandle | null = null
+  /** The running question is a quiet check that has not been answered yet. */
+  #isQuietUnanswered = false
 
   constructor(rank: WorkerRank, context: RankContext) {
     this.rank = rank
@@ -176,6 +184,38 @@ export class FollowedRank {
     if (this.#checkAtMs === null || nowMs < this.#checkAtMs || this.#recovery !== null || this.#context.quietMs === 0) return
     this.#checkAfter(Math.min(2 * this.#quietFactor, quietFactorMax))
     this.#cursor?.checkTail()
+    this.#isQuietUnanswered = this.#recovery !== null
+  }
+
+  /**
+   * A call to the worker has failed. One that can be asked is asked, and what is known of it goes unless it answers soon. Of others what was
+   * assumed goes when the connection was lost, what was reported only when nobody listens at its address: it would not come again.
+   */
+  doubt(sign: 'failed' | 'disconnected' | 'unreachable'): void {
+    if (!this.#isExpected) return
+    const cursor = this.#cursor
+    if (cursor === null || this.#active?.recoveryTarget === null) {
+      if (sign === 'failed' || (sign === 'disconnected' && this.#mode === 'events')) return
+      if (cursor === null) this.#context.reset(this.rank)
+      else cursor.lose()
+      return
+    }
+    if (this.#doubt !== null || cursor.lastEventId === null || this.#recovery?.phase === 'applying') return
+    this.#doubt = this.#context.clock.setTimer(doubtMs, () => this.#lose(cursor))
+    cursor.checkTail()
+  }
+
+  #lose(cursor: RankCursor): void {
+    this.#endDoubt()
+    if (cursor !== this.#cursor) return
+    this.#context.log.info({ worker_id: this.rank.workerId.toString(), dp_rank: this.rank.dpRank }, 'a worker that failed does not answer; its blocks count no more until it does')
+    cursor.lose()
+  }
+
+  #endDoubt(): void {
+    this.#isQuietUnanswered = false
+    this.#doubt?.cancel()
+    this.#doubt = null
   }
 
   #checkAfter(factor: number): void {
@@ -236,6 +276,7 @@ export class FollowedRank {
   }
 
   #detach(): void {
+    this.#endDoubt()
     this.#endRecovery()
     this.#cursor = null
     this.#active = null
@@ -270,14 +311,22 @@ export class FollowedRank {
     const recovery = this.#context.scheduler.start({
       rank: this.rank, publisherId: source.publisherId, target: source.recoveryTarget, startEventId,
       onAnswer: (body, codec) => this.#onAnswer(cursor, { body, codec }),
+      onRetry: () => this.#onRetry(cursor),
       onFail: (reason) => this.#onFail(cursor, reason),
     })
     this.#recovery = recovery
   }
 
+  /** Nobody answers a worker in doubt, or quiet checks: what it held is of no use to anyone. */
+  #onRetry(cursor: RankCursor): void {
+    const isSilent = this.#isQuietUnanswered && (this.#recovery?.attempts ?? 0) >= silentAttempts
+    if (this.#doubt !== null || isSilent) this.#lose(cursor)
+  }
+
   #onAnswer(cursor: RankCursor, answer: { readonly body: Uint8Array; readonly codec: Codec }): void {
     const recovery = this.#recovery
     if (recovery === null || cursor !== this.#cursor) return
+    this.#endDoubt()
     const task = new RecoveryTask({ ...answer, recovery, isCurrent: () => this.#recovery === recovery && this.#cursor === cursor }, cursor, {
       // The recovery is over before the cursor goes on, because the cursor may begin the next one.
       onDone: () => {
@@ -298,6 +347,7 @@ export class FollowedRank {
     const recovery = this.#recovery
     if (recovery === null || cursor !== this.#cursor) return
     this.#recovery = null
+    if (this.#doubt !== null) return this.#lose(cursor)
     this.#checkAfter(failedFactor)
     this.#context.log.warn({ ...this.#fields(recovery), reason }, 'missed KV events could not be recovered; overlaps of this worker may be wrong until it answers')
     cursor.recoveryFailed()

@@ -62,7 +62,7 @@ export interface KvStateLimits extends RecoveryLimits {
 }
 
 const defaults = {
-  graceMs: 5000, quietMs: 5000, budgetMs: 2, queuedBatchesMax: 32_768, queuedBytesMax: 64 * 1024 * 1024, sourcesMax: 65_536,
+  graceMs: 5000, quietMs: 1500, budgetMs: 2, queuedBatchesMax: 32_768, queuedBytesMax: 64 * 1024 * 1024, sourcesMax: 65_536,
 }
 
 export interface KvStateFollower {
@@ -72,6 +72,8 @@ export interface KvStateFollower {
   upsertWorker(worker: WorkerDescription): void
   /** A worker is gone; the sink must have dropped it. */
   removeWorker(workerId: WorkerId): void
+  /** A call to a worker has failed: its ranks are asked whether they still hold what is known of them. */
+  doubt(workerId: WorkerId, sign: DoubtSign): void
   /** A durable event. `unknown`: its rank is not known yet; `refused`: the rank has a source of its own. */
   applyDurable(event: RouterEvent): 'applied' | 'unknown' | 'refused'
   /** A rank was indexed approximately before a restart. */
@@ -86,6 +88,9 @@ export interface KvStateFollower {
   recoveries(): readonly RecoveryProgress[]
   close(): void
 }
+
+/** How a call failed: `unreachable` when nobody listens at the worker's address, `disconnected` when a connection ended. */
+export type DoubtSign = 'failed' | 'disconnected' | 'unreachable'
 
 export const createKvStateFollower = (parts: KvStateFollowerParts): KvStateFollower => new Follower(parts)
 
@@ -181,6 +186,12 @@ class Follower implements KvStateFollower {
     this.#workers.delete(workerId)
     this.#approximateLogged.delete(workerId)
     for (let dpRank = worker.dpStart; dpRank < worker.dpStart + worker.dpSize; dpRank += 1) this.#forget({ workerId, dpRank })
+  }
+
+  doubt(workerId: WorkerId, sign: DoubtSign): void {
+    const worker = this.#workers.get(workerId)
+    if (worker === undefined) return
+    for (let dpRank = worker.dpStart; dpRank < worker.dpStart + worker.dpSize; dpRank += 1) this.#ranks.get(rankKey({ workerId, dpRank }))?.doubt(sign)
   }
 
   applyDurable(event: RouterEvent): 'applied' | 'unknown' | 'refused' {

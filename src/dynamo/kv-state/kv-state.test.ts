@@ -67,7 +67,7 @@ async function machines(t: TestContext) {
     t.after(() => server.close())
     const publisher = (dpRank = 0, canRecover = true, ringMax = 1024) =>
       createKvEventPublisher({ plane, discovery, log, endpoint, rank: { workerId, dpRank }, server: canRecover ? server : null, codec, ringMax })
-    return { discovery, plane, publisher }
+    return { discovery, plane, publisher, closePort: () => server.close() }
   }
   const router = async (limits: Partial<KvStateLimits> = {}, isLost: (envelope: EventEnvelope) => boolean = () => false) => {
     const { discovery, plane } = await machine()
@@ -255,4 +255,58 @@ test('a worker of an earlier release is followed by what its events say; one tha
   await until('and goes on', holds(sink, rank, 9, 10), 2000)
   follower.removeWorker(7n)
   assert.equal(follower.stats().sources, 0)
+})
+
+test('a worker that failed keeps its blocks when it answers, and loses them at once when nobody does', async (t) => {
+  const { worker, router } = await machines(t)
+  const rank = { workerId: 7n, dpRank: 0 }
+  const { publisher: publisherOf, closePort } = await worker(7n)
+  const publisher = await publisherOf()
+  const { follower, sink } = await router({ quietMs: 0 })
+  follower.upsertWorker(describe(7n))
+  publisher.publish([stored(1), stored(2)])
+  await carry(publisher, sink, rank, 3)
+  const { resets } = follower.stats()
+  const { started } = follower.stats().recoveries
+  follower.doubt(7n, 'failed')
+  follower.doubt(7n, 'unreachable')
+  await until('it was asked, once', () => follower.stats().recoveries.succeeded === started + 1)
+  assert.deepEqual([follower.stats().resets, follower.stats().recoveries.started], [resets, started + 1])
+  assert.ok(holds(sink, rank, 1, 2, 3)())
+  await closePort()
+  follower.doubt(7n, 'disconnected')
+  await until('nobody answers', holds(sink, rank), 2000)
+})
+
+test('quiet checks that reach nobody cost a worker its blocks', async (t) => {
+  const { worker, router } = await machines(t)
+  const rank = { workerId: 7n, dpRank: 0 }
+  const { publisher: publisherOf, closePort } = await worker(7n)
+  const publisher = await publisherOf()
+  const { follower, sink } = await router()
+  follower.upsertWorker(describe(7n))
+  await carry(publisher, sink, rank, 1)
+  await closePort()
+  await until('gone', holds(sink, rank), 4000)
+  assert.equal(follower.stats().sources, 1)
+})
+
+test('of a worker that cannot be asked, what it reported goes when nobody listens, what was assumed when a connection ends', async (t) => {
+  const { worker, router } = await machines(t)
+  const { publisher: publisherOf } = await worker(7n)
+  const publisher = await publisherOf(0, false)
+  const { follower, sink } = await router()
+  follower.upsertWorker(describe(7n))
+  follower.upsertWorker(describe(8n, 1, false))
+  const [reported, assumed] = [{ workerId: 7n, dpRank: 0 }, { workerId: 8n, dpRank: 0 }]
+  await carry(publisher, sink, reported, 1)
+  sink.blocksOf(assumed).add(5n)
+  for (const workerId of [7n, 8n, 9n]) follower.doubt(workerId, 'failed')
+  assert.ok(holds(sink, reported, 1)() && holds(sink, assumed, 5)())
+  for (const workerId of [7n, 8n]) follower.doubt(workerId, 'disconnected')
+  assert.ok(holds(sink, reported, 1)() && holds(sink, assumed)())
+  follower.doubt(7n, 'unreachable')
+  assert.ok(holds(sink, reported)())
+  publisher.publish([stored(2)])
+  await until('it is followed on', () => sink.blocksOf(reported).has(2n))
 })

@@ -100,6 +100,14 @@ export class RankCursor {
     this.#state = 'live'
   }
 
+  /** The source is taken for gone: what is known of it goes, and it is asked for all that it holds. */
+  lose(): void {
+    if (this.#state === 'fenced') return
+    if (this.#state === 'recovering') this.#options.effects.cancelRecovery()
+    this.#begin()
+    this.start()
+  }
+
   /** A live event of this rank. */
   onEvent(event: RouterEvent): void {
     if (this.#state === 'fenced') return
@@ -208,16 +216,23 @@ export class RankCursor {
     const { effects, stats, canRecover } = this.#options
     stats.restarts += 1
     if (this.#state === 'recovering') effects.cancelRecovery()
+    const last = this.#last
+    this.#begin()
+    this.#suspected = last
+    if (!canRecover) return this.#apply(event)
+    this.#hold(event)
+    this.#recover(null)
+  }
+
+  /** Nothing is known. */
+  #begin(): void {
     this.#buffer.length = 0
-    this.#suspected = this.#last
+    this.#suspected = null
     this.#last = null
     this.#gapAsked = null
     this.#isDegraded = false
     this.#state = 'initial'
-    effects.reset()
-    if (!canRecover) return this.#apply(event)
-    this.#hold(event)
-    this.#recover(null)
+    this.#options.effects.reset()
   }
 
   #recover(startEventId: bigint | null): void {

@@ -92,8 +92,8 @@ export class RecoveryTask {
   /** Nothing after what is known, or a source that is behind it and so has begun anew. */
   #onTooNew(newestAvailable: bigint): void {
     const { recovery } = this.#input
-    const start = recovery.startEventId
-    if (start !== null && newestAvailable < start - 1n) return recovery.retry('the source is behind what it said before', null)
+    const known = this.#cursor.lastEventId
+    if (known !== null && newestAvailable < known) return recovery.retry('the source is behind what it said before', null)
     this.#outcome.onDone()
     this.#cursor.finishCurrent()
   }

@@ -50,6 +50,8 @@ export interface RecoveryQuestion {
   readonly startEventId: bigint | null
   /** An answer's item body. The owner ends the attempt with `succeed` or `retry`. */
   onAnswer(body: Uint8Array, codec: Codec): void
+  /** An attempt failed and another will follow. May cancel the recovery. */
+  onRetry?(): void
   /** All attempts failed. */
   onFail(reason: string): void
 }
@@ -198,6 +200,7 @@ export class Recovery {
       this.#scheduler.enqueue(this)
     })
     this.#scheduler.release()
+    this.question.onRetry?.()
   }
 
   /** Ends it whatever it does; neither callback is called any more. */
