@@ -1,12 +1,12 @@
 /** One deployment for one scenario: processes with a discovery folder of their own, all ended with it. */
 import { spawn, type ChildProcess } from 'node:child_process'
 import { createWriteStream, existsSync, mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs'
-import { createServer, type AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { setTimeout as delay } from 'node:timers/promises'
 import { parse, isSafeNumber } from 'lossless-json'
+import { freePort } from '../test/free-port.ts'
 import { repoRoot } from '../test/repo-root.ts'
 import type { DynamoInstallation, OlderVersion } from './dynamo-venv.ts'
 
@@ -21,6 +21,8 @@ export const stringifyLossless = (value: unknown): string =>
 /** The command line under test: as it is installed, or another build of it. */
 export const cliPath = process.env['WARMPATH_INTEROP_CLI'] ?? join(repoRoot, 'dist', 'cli', 'main.js')
 
+export { freePort }
+
 export interface Managed {
   readonly label: string
   readonly child: ChildProcess
@@ -28,14 +30,6 @@ export interface Managed {
   group(): number | undefined
   readonly exited: Promise<number | null>
   log(): string
-}
-
-export async function freePort(): Promise<number> {
-  const server = createServer()
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
-  const { port } = server.address() as AddressInfo
-  await new Promise<void>((resolve) => server.close(() => resolve()))
-  return port
 }
 
 /** Waits until `check` gives something other than undefined, null or false. */

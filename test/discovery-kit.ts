@@ -8,6 +8,9 @@ import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Clock, Log, LogFields } from '../src/ports.ts'
+import { freePort } from './free-port.ts'
+
+export { freePort }
 
 /** The machine's clock; its timers keep no process alive. */
 export const systemClock: Clock = {
@@ -82,14 +85,6 @@ export async function until(what: string, check: () => boolean | Promise<boolean
     if (performance.now() > end) throw new Error(`not within ${limitMs} ms: ${what}`)
     await new Promise((resolve) => setTimeout(resolve, 10))
   }
-}
-
-export async function freePort(): Promise<number> {
-  const server = createServer()
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
-  const { port } = server.address() as AddressInfo
-  await new Promise((resolve) => server.close(resolve))
-  return port
 }
 
 const etcdBinary = ['/usr/bin/etcd', '/usr/local/bin/etcd', ...(process.env['PATH'] ?? '').split(':').map((folder) => join(folder, 'etcd'))].find((path) => existsSync(path))

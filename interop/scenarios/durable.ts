@@ -1,8 +1,10 @@
 /** KV events in JetStream: ours beside real routers of 1.1 and 1.3, which take over from each other. */
 import assert from 'node:assert/strict'
+import { existsSync } from 'node:fs'
+import { join } from 'node:path'
 import { connect } from '@nats-io/transport-node'
 import { jetstreamManager } from '@nats-io/jetstream'
-import { generateRequest, until, type Deployment, type Driver, type Managed } from '../deployment.ts'
+import { freePort, generateRequest, until, type Deployment, type Driver, type Managed } from '../deployment.ts'
 import type { OlderVersion } from '../dynamo-venv.ts'
 import { randomTokens, routerEndpoint, seeded, workerOf, type OverlapAnswer, type Scenario } from '../scenario.ts'
 import { etcdEnv, natsEnv } from './planes.ts'
@@ -42,7 +44,8 @@ class Server {
   async consumers(): Promise<string[]> {
     const names: string[] = []
     try {
-      for await (const { name } of this.#manager.consumers.list(stream)) names.push(name)
+      // One that goes while it is listed is listed as null.
+      for await (const info of this.#manager.consumers.list(stream) as AsyncIterable<{ readonly name: string } | null>) if (info !== null) names.push(info.name)
     } catch (error) {
       if (!/not found/.test((error as Error).message)) throw error
     }
@@ -199,8 +202,29 @@ async function share(deployment: Deployment): Promise<void> {
   })
 }
 
+/** A NATS server without JetStream: the start ends with the way out, or, with a folder, goes on and keeps a snapshot there. */
+async function withoutJetStream(deployment: Deployment): Promise<void> {
+  const port = await freePort()
+  const nats = deployment.spawn('nats', 'nats-server', ['-a', '127.0.0.1', '-p', port])
+  await until('nats-server is ready', () => nats.log().includes('Server is ready'))
+  const env = { NATS_SERVER: `nats://127.0.0.1:${port}` }
+  const refused = deployment.warmpath('refused', ['router', ...target, ...durable(5)], env)
+  assert.notEqual(await refused.exited, 0)
+  assert.match(refused.log(), /has no JetStream.*--state-dir/)
+  const folder = join(deployment.folder, 'state')
+  const router = await deployment.router([...target, ...durable(5), '--state-dir', folder], { env })
+  assert.match(router.log(), /the snapshot in --state-dir is kept instead/)
+  const worker = await deployment.worker('w0')
+  const driver = await deployment.driver()
+  await until('requests are answered', async () => (await driver.call(routerEndpoint.generate, generateRequest([1, 2, 3]))).error === null, 20_000)
+  assert.ok(worker.events().some((event) => event.ev === 'request'))
+  assert.equal(await deployment.stop(router), 0)
+  assert.ok(existsSync(join(folder, 'dynamo.backend.generate.state')))
+}
+
 export const durableScenarios: readonly Scenario[] = [
   { name: 'durable-takeover-1.1', older: ['1.1.1'], timeoutSeconds: 200, run: (deployment) => takesOver(deployment, '1.1.1') },
   { name: 'durable-takeover-1.3', older: ['1.3.1'], timeoutSeconds: 200, run: (deployment) => takesOver(deployment, '1.3.1') },
   { name: 'durable-share', older: ['1.3.1'], timeoutSeconds: 200, run: share },
+  { name: 'durable-without-jetstream', run: withoutJetStream },
 ]

@@ -102,7 +102,10 @@ export class JetStreamStore {
 
   async consumers(): Promise<readonly ConsumerState[]> {
     const found: ConsumerState[] = []
-    for await (const info of this.#manager.consumers.list(this.#names.stream)) found.push({ name: info.name, ackFloor: info.ack_floor.stream_seq })
+    // One that goes while it is listed is listed as null.
+    for await (const info of this.#manager.consumers.list(this.#names.stream) as AsyncIterable<{ readonly name: string; readonly ack_floor: { readonly stream_seq: number } } | null>) {
+      if (info !== null) found.push({ name: info.name, ackFloor: info.ack_floor.stream_seq })
+    }
     return found
   }
 
