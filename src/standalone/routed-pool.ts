@@ -8,6 +8,7 @@ import type { Failure } from '../model/failure.ts'
 import type { WorkerDescription, WorkerId, WorkerRank } from '../model/worker.ts'
 import type { StateKeeper, StateKeeperParts } from '../state/state-keeper.ts'
 import type { DurableEvents, DurableSink } from '../dynamo/durable/durable-events.ts'
+import { NoJetStreamError } from '../dynamo/durable/jetstream-store.ts'
 import type { Clock, Discovery, EndpointId, EventPlane, InstanceRecord, Log, Random, RequestPlaneClient } from '../ports.ts'
 import type { Router } from '../router/contract.ts'
 import type { ModelCard } from '../dynamo/cards/model-card.ts'
@@ -265,7 +266,18 @@ export class RoutedPool {
 
   /** Begins with durable events, and resolves when their state of before is known. Errors: those of `DurableEvents.start`. */
   async startDurable(signal: AbortSignal): Promise<void> {
-    await Promise.all([...this.#members.values()].map(({ durable }) => durable?.start(signal)))
+    await Promise.all([...this.#members.values()].map(({ durable }) => (durable === null ? null : this.#startOne(durable, signal))))
+  }
+
+  /** Without JetStream, what is kept on disk stands in. */
+  async #startOne(durable: DurableEvents, signal: AbortSignal): Promise<void> {
+    try {
+      await durable.start(signal)
+    } catch (error) {
+      if (this.state === null || !(error instanceof NoJetStreamError)) throw error
+      this.#parts.log.warn({ stage: 'durable', reason: error.message }, '--router-durable-kv-events: the NATS server has no JetStream; the snapshot in --state-dir is kept instead, and workers that publish only there are indexed approximately')
+      await durable.close()
+    }
   }
 
   /** Of the first endpoint. */
