@@ -44,7 +44,8 @@ class Server {
   async consumers(): Promise<string[]> {
     const names: string[] = []
     try {
-      for await (const { name } of this.#manager.consumers.list(stream)) names.push(name)
+      // One that goes while it is listed is listed as null.
+      for await (const info of this.#manager.consumers.list(stream) as AsyncIterable<{ readonly name: string } | null>) if (info !== null) names.push(info.name)
     } catch (error) {
       if (!/not found/.test((error as Error).message)) throw error
     }
