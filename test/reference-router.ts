@@ -70,7 +70,6 @@ export class ReferenceRouter {
   applyEvent(event: RouterEvent): ApplyStatus {
     const slot = this.#slots.get(keyOf(event))
     if (slot === undefined || !this.#settings.useKvEvents) return 'invalid_block'
-    if (event.data.kind === 'cleared') this.#predicted?.dropRank(slot)
     return this.#index.apply(slot, event.storageTier, event.data)
   }
 
