@@ -34,9 +34,9 @@ test('the program of the README embeds the router', () => {
   assert.ok(readFileSync(join(repoRoot, 'README.md'), 'utf8').includes(readFileSync(join(repoRoot, 'examples', 'embed.mjs'), 'utf8').trim()), 'the README shows this program')
 })
 
-test('the workers of the SDK page serve a model in two stages, and drain', async () => {
+test('the workers of the README serve a model in two stages, and drain', async () => {
   const program = readFileSync(join(repoRoot, 'examples', 'disagg-workers.mjs'), 'utf8')
-  assert.ok(readFileSync(join(repoRoot, 'docs', 'worker-sdk.md'), 'utf8').includes(program.trim()), 'the page shows this program')
+  assert.ok(readFileSync(join(repoRoot, 'README.md'), 'utf8').includes(program.trim()), 'the README shows this program')
   writeFileSync(join(project, 'disagg-workers.mjs'), program)
   const model = join(project, 'model')
   mkdirSync(model, { recursive: true })
@@ -57,7 +57,7 @@ test('the workers of the SDK page serve a model in two stages, and drain', async
       })
       return response.status === 200 ? response.text() : ''
     }
-    const end = Date.now() + 20_000
+    const end = Date.now() + 60_000
     let answer = ''
     while (!/handed over: \{"blocks":\d+\}/.test(said)) {
       assert.ok(Date.now() < end, `no answer in two stages\n${said}${log}`)
@@ -76,11 +76,10 @@ test('the workers of the SDK page serve a model in two stages, and drain', async
 
 test('the types hold for a TypeScript project', () => {
   copyFileSync(join(repoRoot, 'examples', 'embed.mjs'), join(project, 'typed.mts'))
-  writeFileSync(join(project, 'tsconfig.json'), JSON.stringify({ compilerOptions: { module: 'nodenext', target: 'es2023', lib: ['es2023', 'dom'], strict: true, noEmit: true, types: [] }, files: ['typed.mts', 'paths.mts', 'workers.mts', 'worker-readme.mts', 'policy.mts', 'policy-readme.mts'] }))
+  writeFileSync(join(project, 'tsconfig.json'), JSON.stringify({ compilerOptions: { module: 'nodenext', target: 'es2023', lib: ['es2023', 'dom'], strict: true, noEmit: true, types: [] }, files: ['typed.mts', 'paths.mts', 'workers.mts', 'policy.mts', 'policy-readme.mts'] }))
   copyFileSync(join(repoRoot, 'examples', 'policy.ts'), join(project, 'policy.mts'))
   writeFileSync(join(project, 'policy-readme.mts'), /```ts\n(import \{ costPolicy[^`]*)```/.exec(readFileSync(join(repoRoot, 'README.md'), 'utf8'))?.[1] ?? 'no such program')
   writeFileSync(join(project, 'workers.mts'), `declare const process: { readonly argv: readonly string[] }\n${readFileSync(join(repoRoot, 'examples', 'disagg-workers.mjs'), 'utf8')}`)
-  writeFileSync(join(project, 'worker-readme.mts'), `declare const process: { readonly argv: readonly string[] }\n${/```js\n(import \{ createRuntime[\s\S]*?)```/.exec(readFileSync(join(repoRoot, 'README.md'), 'utf8'))?.[1] ?? 'no such program'}`)
   writeFileSync(join(project, 'paths.mts'), "import { localBlockHashes } from 'warmpath/hashing'\nimport * as worker from 'warmpath/worker'\nexport const count: number = localBlockHashes(new Uint32Array(32), { blockSize: 16 }).length\nexport { worker }\n")
   const child = spawnSync(join(repoRoot, 'node_modules', '.bin', 'tsc'), ['-p', project, '--skipLibCheck', 'true'], { cwd: project, encoding: 'utf8' })
   assert.equal(child.status, 0, child.stdout)
