@@ -224,7 +224,10 @@ async function restartedBetweenStages(deployment: Deployment, withNats: boolean)
   const worker = (label: string, role: 'prefill' | 'decode'): Managed => deployment.warmpath(label, [
     'worker', '--endpoint', `dynamo.${role === 'prefill' ? 'prefill' : 'backend'}.generate`, '--role', role, '--model-name', 'tiny', '--model-path', deployment.dynamo.modelPath, '--block-size', 16,
   ], env)
-  const processes = [worker('prefill-1', 'prefill'), worker('decode-1', 'decode'), deployment.warmpath('frontend', ['frontend', '--http-host', '127.0.0.1', '--http-port', httpPort], env)]
+  const processes = [worker('prefill-1', 'prefill'), worker('decode-1', 'decode'), deployment.warmpath('frontend', [
+    // In turns: by cost the new workers might get nothing, since the others are warm.
+    'frontend', '--http-host', '127.0.0.1', '--http-port', httpPort, '--router-mode', 'round-robin',
+  ], env)]
   const load = new ChatLoad(httpPort)
   await until('the frontend answers through both stages', async () => (await load.ask()) === null, 60_000)
   const running = load.run()
