@@ -7,6 +7,8 @@ import { scenarios } from './scenarios/index.ts'
 const wanted = process.argv.slice(2)
 const chosen = scenarios.filter(({ name, onDemand }) => (wanted.length === 0 ? onDemand !== true : wanted.some((part) => name.startsWith(part))))
 const counts = { passed: 0, failed: 0, skipped: 0 }
+/** Told once more at the end: whoever reads only the last lines sees why. */
+const failures: string[] = []
 
 async function runAll(): Promise<void> {
   if (chosen.length === 0) {
@@ -49,7 +51,9 @@ async function runAll(): Promise<void> {
       process.stdout.write(`ok   ${scenario.name} (${seconds} s)\n`)
     } else {
       counts.failed += 1
-      process.stdout.write(`FAIL ${scenario.name} (${seconds} s)${keep ? ` logs in ${deployment.folder}` : ''}\n${failure instanceof Error ? failure.stack : String(failure)}\n`)
+      const told = `FAIL ${scenario.name} (${seconds} s)${keep ? ` logs in ${deployment.folder}` : ''}\n${failure instanceof Error ? failure.stack : String(failure)}\n`
+      failures.push(told.slice(0, 4000))
+      process.stdout.write(told)
     }
   }
 }
@@ -66,5 +70,6 @@ function olderOf(scenario: Scenario, current: DynamoInstallation): ReadonlyMap<O
 }
 
 await runAll()
+if (failures.length > 0) process.stdout.write(`\n${failures.join('\n')}\n`)
 process.stdout.write(`${counts.passed} passed, ${counts.failed} failed${counts.skipped > 0 ? `, ${counts.skipped} skipped` : ''}\n`)
 process.exit(counts.failed === 0 ? 0 : 1)
