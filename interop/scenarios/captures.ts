@@ -61,6 +61,7 @@ function streamText(events: readonly StreamEvent[]): unknown {
   }
 }
 
+/** Fails with all that differs, a line each. */
 function compare(name: string, played: readonly Played[]): void {
   const shaped = (outcome: Outcome): unknown => (textCaptures.has(name) ? asText(comparable(outcome)) : comparable(outcome))
   const ours = played.map(({ step: { recorded }, outcome }) => {
@@ -70,12 +71,18 @@ function compare(name: string, played: readonly Played[]): void {
     return shaped({ answer, ...(recorded.legs === undefined ? {} : { legs: outcome.legs ?? [] }) })
   })
   const found = played.flatMap(({ step: { recorded } }, index) => (recorded === undefined ? [] : differences(`${index}`, shaped(recorded), ours[index])))
-  assert.deepEqual(unexplained(found, improvements[name] ?? [], ours), [], name)
+  const wrong = unexplained(found, improvements[name] ?? [], ours)
+  if (wrong.length > 0) throw new Error(`${name}: ${wrong.length} differences to the recording (number of the call, field)\n${wrong.join('\n')}`)
 }
 
 async function play(deployment: Deployment, name: string): Promise<void> {
   const player = new Player(deployment, playOptions[name])
-  compare(name, await player.play(readCaptures().get(name) ?? []))
+  try {
+    compare(name, await player.play(readCaptures().get(name) ?? []))
+  } catch (error) {
+    if (error instanceof Error) error.stack = `${error.message}\nend of the frontend's log:\n${player.frontendLog.slice(-2000)}`
+    throw error
+  }
 }
 
 /** `http_busy_rejection`: five long prompts in quick turn for one slow worker that may hold twenty prompt tokens. The first is served, the others are refused. */
