@@ -87,7 +87,7 @@ async function play(deployment: Deployment, name: string): Promise<void> {
 
 /** `http_busy_rejection`: five long prompts in quick turn for one slow worker that may hold twenty prompt tokens. The first is served, the others are refused. */
 async function busyRejection(deployment: Deployment): Promise<void> {
-  const worker = await deployment.worker('w0', ['--fail', 'slow:1.5'])
+  const worker = await deployment.worker('w0', ['--fail', 'slow:5'])
   const port = await freePort()
   deployment.warmpath('frontend', ['frontend', '--http-port', port, '--http-host', '127.0.0.1', '--dynamo-errors', '--active-prefill-tokens-threshold', 20])
   await until('the model is listed', async () => {
