@@ -1,63 +1,16 @@
 /** The rest of the HTTP API: beside the real frontend on the same workers, and under the official clients. */
 import assert from 'node:assert/strict'
-import { spawnSync } from 'node:child_process'
-import { existsSync, readFileSync } from 'node:fs'
-import { join } from 'node:path'
 import Anthropic from '@anthropic-ai/sdk'
 import OpenAI from 'openai'
-import { repoRoot } from '../../test/repo-root.ts'
-import { freePort, parseLossless, until, type Deployment, type Managed } from '../deployment.ts'
+import { until, type Deployment } from '../deployment.ts'
+import { echoWorker, modelNames, ourFrontend, realFrontend } from '../echo-worker.ts'
 import type { Scenario } from '../scenario.ts'
 
 type Fields = Readonly<Record<string, unknown>>
 
-interface EchoWorker {
-  readonly process: Managed
-  requests(): readonly { readonly model: string; readonly request: Fields }[]
-  cancelled(): number
-}
-
-/** One process whose models say what the client wants. */
-async function echoWorker(deployment: Deployment, models: readonly string[]): Promise<EchoWorker> {
-  const path = join(deployment.folder, 'echo.jsonl')
-  const worker = deployment.spawn('echo', deployment.dynamo.python, [join(repoRoot, 'interop', 'python', 'echo_worker.py'), '--model-path', deployment.dynamo.modelPath, '--log', path, ...models])
-  const events = (): { ev: string; model: string; request: Fields }[] =>
-    (existsSync(path) ? readFileSync(path, 'utf8').split('\n').filter(Boolean).map((line) => parseLossless(line) as never) : [])
-  await until('the models are registered', () => {
-    if (worker.child.exitCode !== null) throw new Error(worker.log().slice(-1500))
-    return events().some(({ ev }) => ev === 'ready')
-  }, 60_000)
-  return { process: worker, requests: () => events().filter(({ ev }) => ev === 'request'), cancelled: () => events().filter(({ ev }) => ev === 'cancelled').length }
-}
-
 async function post(port: number, path: string, body: unknown): Promise<{ readonly status: number; readonly body: string }> {
   const response = await fetch(`http://127.0.0.1:${port}${path}`, { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(body), signal: AbortSignal.timeout(30_000) })
   return { status: response.status, body: await response.text() }
-}
-
-const listed = (port: number, models: readonly string[], process?: Managed): Promise<true> => until(`${models.join(', ')} listed`, async () => {
-  if (process !== undefined && process.child.exitCode !== null) throw new Error(process.log().slice(-1500))
-  try {
-    const { data } = (await (await fetch(`http://127.0.0.1:${port}/v1/models`)).json()) as { data: { id: string }[] }
-    return models.every((model) => data.some(({ id }) => id === model))
-  } catch {
-    return false
-  }
-}, 60_000)
-
-async function ourFrontend(deployment: Deployment, models: readonly string[], args: readonly string[] = []): Promise<{ readonly port: number; readonly process: Managed }> {
-  const port = await freePort()
-  const frontend = deployment.warmpath('frontend', ['frontend', '--http-port', port, '--http-host', '127.0.0.1', '--enable-anthropic-api', ...args])
-  await listed(port, models, frontend)
-  return { port, process: frontend }
-}
-
-async function realFrontend(deployment: Deployment, models: readonly string[]): Promise<number> {
-  const port = await freePort()
-  // Its KV mode takes no workers that want text.
-  const real = deployment.module('real-frontend', 'dynamo.frontend', ['--http-port', port, '--router-mode', 'round-robin', '--enable-anthropic-api'])
-  await listed(port, models, real)
-  return port
 }
 
 const callText = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Paris"}}\n</tool_call>'
@@ -125,7 +78,6 @@ const alike: Readonly<Record<string, readonly [string, Fields]>> = {
 }
 
 const alikeModels = ['plain', 'tools,tool=hermes', 'thinks,reasoning=deepseek_r1', 'vectors,embed=tokens', 'raw,embed=text']
-const names = (models: readonly string[]): string[] => models.map((model) => model.split(',')[0] ?? '')
 
 const volatile = new Set(['id', 'call_id', 'created', 'created_at', 'completed_at', 'mdc_sum', 'request_timestamp_ms', 'dp_rank', 'store', 'sequence_number'])
 
@@ -155,7 +107,7 @@ function told(body: string): unknown {
 
 async function besideTheReal(deployment: Deployment): Promise<void> {
   const worker = await echoWorker(deployment, alikeModels)
-  const [{ port: ours }, theirs] = await Promise.all([ourFrontend(deployment, names(alikeModels)), realFrontend(deployment, names(alikeModels))])
+  const [{ port: ours }, theirs] = await Promise.all([ourFrontend(deployment, modelNames(alikeModels)), realFrontend(deployment, modelNames(alikeModels))])
   const differences: string[] = []
   for (const [name, [path, body]] of Object.entries(alike)) {
     const seen: unknown[] = []
@@ -185,7 +137,7 @@ async function besideTheReal(deployment: Deployment): Promise<void> {
 
 async function nodeClients(deployment: Deployment): Promise<void> {
   const worker = await echoWorker(deployment, alikeModels)
-  const { port, process: frontend } = await ourFrontend(deployment, names(alikeModels))
+  const { port, process: frontend } = await ourFrontend(deployment, modelNames(alikeModels))
   const openai = new OpenAI({ baseURL: `http://127.0.0.1:${port}/v1`, apiKey: 'unused', maxRetries: 0 })
   const anthropic = new Anthropic({ baseURL: `http://127.0.0.1:${port}`, apiKey: 'unused', maxRetries: 0 })
 
@@ -222,28 +174,7 @@ async function nodeClients(deployment: Deployment): Promise<void> {
   assert.equal(await deployment.stop(frontend, 'SIGTERM', 30_000), 0)
 }
 
-async function pythonClient(deployment: Deployment): Promise<void> {
-  const { python } = deployment.dynamo
-  if (spawnSync(python, ['-c', 'import anthropic']).status !== 0) {
-    const install = spawnSync(python, ['-m', 'pip', 'install', '-q', 'anthropic'], { encoding: 'utf8' })
-    assert.equal(install.status, 0, install.stderr)
-  }
-  const models = ['plain', 'tools,tool=hermes']
-  await echoWorker(deployment, models)
-  const { port } = await ourFrontend(deployment, names(models))
-  const child = spawnSync(python, [join(repoRoot, 'interop', 'python', 'anthropic_client.py'), `http://127.0.0.1:${port}`, 'plain', 'tools'], { encoding: 'utf8', timeout: 60_000 })
-  assert.equal(child.status, 0, child.stderr)
-  const result = JSON.parse(child.stdout) as Record<string, Fields & { status: number }> & { count: number; timeout: string }
-  assert.deepEqual(result['whole'], { text: 'hello world', stop: 'end_turn', tokens: 6 })
-  assert.deepEqual(result['stream'], { text: 'hello ', stop: 'stop_sequence', sequence: 'END', tokens: 7 })
-  for (const name of ['tool', 'tool_stream']) assert.deepEqual(result[name], { stop: 'tool_use', name: 'get_weather', input: { city: 'Paris' } })
-  assert.equal(result.count, 14)
-  assert.deepEqual([result['unknown']?.status, result['invalid']?.status, result['failing']?.status], [404, 400, 500])
-  assert.deepEqual([result['unknown']?.['kind'], result['failing']?.['kind'], result.timeout], ['not_found_error', 'api_error', 'APITimeoutError'])
-}
-
 export const apiScenarios: readonly Scenario[] = [
   { name: 'api-beside-the-real', timeoutSeconds: 150, run: besideTheReal },
   { name: 'api-node-clients', timeoutSeconds: 120, run: nodeClients },
-  { name: 'api-python-anthropic', timeoutSeconds: 150, run: pythonClient },
 ]

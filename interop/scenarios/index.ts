@@ -2,6 +2,7 @@
 import type { Scenario } from '../scenario.ts'
 import { captureScenarios } from './captures.ts'
 import { apiScenarios } from './api.ts'
+import { apiClientScenarios } from './api-clients.ts'
 import { chainScenarios } from './chains.ts'
 import { churnScenarios } from './churn.ts'
 import { combinationScenarios } from './combinations.ts'
@@ -25,11 +26,12 @@ import { queueScenarios } from './queue.ts'
 import { replicaScenarios } from './replicas.ts'
 import { rowScenarios } from './rows.ts'
 import { selectionScenarios } from './selection.ts'
+import { selectionQueueScenarios } from './selection-queues.ts'
 import { sdkScenarios } from './sdk.ts'
 import { kubernetesScenarios } from './kubernetes.ts'
 import { stateScenarios } from './state.ts'
 import { vllmScenarios } from './vllm.ts'
 
 export const scenarios: readonly Scenario[] = [
-  ...endpointScenarios, ...failureScenarios, ...equalityScenarios, ...chainScenarios, ...disaggScenarios, ...combinationScenarios, ...conditionalScenarios, ...captureScenarios, ...frontendScenarios, ...modeScenarios, ...rowScenarios, ...apiScenarios, ...parserScenarios, ...globalRouterScenarios, ...etcdScenarios, ...churnScenarios, ...loadScenarios, ...queueScenarios, ...policyScenarios, ...replicaScenarios, ...selectionScenarios, ...sdkScenarios, ...planeScenarios, ...generationScenarios, ...durableScenarios, ...phantomScenarios, ...stateScenarios, ...kubernetesScenarios, ...vllmScenarios,
+  ...endpointScenarios, ...failureScenarios, ...equalityScenarios, ...chainScenarios, ...disaggScenarios, ...combinationScenarios, ...conditionalScenarios, ...captureScenarios, ...frontendScenarios, ...modeScenarios, ...rowScenarios, ...apiScenarios, ...apiClientScenarios, ...parserScenarios, ...globalRouterScenarios, ...etcdScenarios, ...churnScenarios, ...loadScenarios, ...queueScenarios, ...policyScenarios, ...replicaScenarios, ...selectionScenarios, ...selectionQueueScenarios, ...sdkScenarios, ...planeScenarios, ...generationScenarios, ...durableScenarios, ...phantomScenarios, ...stateScenarios, ...kubernetesScenarios, ...vllmScenarios,
 ]
