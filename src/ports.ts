@@ -159,6 +159,8 @@ export interface OutgoingRequest {
   readonly codec: Codec
   /** Parts of the encoded body, sent one after the other. */
   readonly body: readonly Uint8Array[]
+  /** False: fails at once while a connection that is shared by all workers (NATS) is lost. Left out: waits for it, for a while. */
+  readonly waitsForLink?: boolean
 }
 
 /** What a call tells its owner, in this order: accepted?, prologue?, frame*, then exactly one of end or fail. */

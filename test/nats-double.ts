@@ -21,6 +21,8 @@ export class NatsDouble {
   readonly published: string[] = []
   /** False: messages are taken and go nowhere, and nobody is told. */
   delivers = true
+  /** Messages whose subject begins so go nowhere. */
+  loses: string | null = null
   #server: Server | null = null
   readonly #sockets = new Set<Socket>()
   #subscriptions: Subscribed[] = []
@@ -117,7 +119,7 @@ export class NatsDouble {
   #route(message: { subject: string; reply: string | null; headerBytes: number | null; content: Buffer }): void {
     const { subject, reply, headerBytes, content } = message
     this.published.push(subject)
-    if (!this.delivers) return
+    if (!this.delivers || (this.loses !== null && subject.startsWith(this.loses))) return
     const groups = new Set<string>()
     let count = 0
     for (const entry of this.#subscriptions) {

@@ -285,6 +285,5 @@ export const etcdScenarios: readonly Scenario[] = [
   { name: 'etcd-tls', run: overTls },
   { name: 'etcd-restart-under-load', timeoutSeconds: 180, run: restartedUnderLoad },
   { name: 'etcd-restart-between-stages', timeoutSeconds: 150, run: (deployment) => restartedBetweenStages(deployment, false) },
-  // With one worker per stage, a request whose acknowledgement is lost with NATS has nobody else to go to: not each run passes.
-  { name: 'etcd-and-nats-restart', timeoutSeconds: 150, onDemand: true, run: (deployment) => restartedBetweenStages(deployment, true) },
+  { name: 'etcd-and-nats-restart', timeoutSeconds: 150, run: (deployment) => restartedBetweenStages(deployment, true) },
 ]

@@ -15,6 +15,8 @@ export function showPlaneMetrics(set: MetricSet, { server, client, eventPlane, l
   const drops = set.counter('warmpath_event_plane_drops_total', 'Event messages that were dropped', {}, ['reason'])
   const channels = set.gauge('warmpath_event_plane_subscriptions', 'Open subscriptions of events, by transport', {}, ['transport'])
   const showNats = natsMetrics(set, link)
+  const waiting = set.gauge('warmpath_nats_requests_waiting', 'Requests that wait for the connection to NATS; absent when NATS is not used', {})
+  const resent = set.counter('warmpath_nats_requests_resent_total', 'Requests sent again after the connection to NATS had been lost; absent when NATS is not used', {})
   set.onScrape(() => {
     const { calls, openCalls, poolFull, tcpErrors: notSent, nats, handshakeFailures } = client.stats()
     inflight.set(openCalls)
@@ -41,6 +43,9 @@ export function showPlaneMetrics(set: MetricSet, { server, client, eventPlane, l
     channels.with('zmq').set(stats.subscriberSockets)
     channels.with('nats').set(stats.natsSubscriptions)
     showNats()
+    if (link.stats.connects + link.stats.failedAttempts === 0) return
+    waiting.with().set(nats?.held ?? 0)
+    resent.with().set(nats?.resent ?? 0)
   })
 }
 

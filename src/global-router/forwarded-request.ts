@@ -163,7 +163,7 @@ export class ForwardedRequest {
     // Only for what lies between this router and that one: a worker's death is no fault of its router.
     if (instance !== null) {
       this.#failed.add(instance.instanceId)
-      if (failure.reason.startsWith('transport.')) this.#current.setAside(instance.instanceId, this.#at.options.inhibitedMs)
+      if (failure.reason.startsWith('transport.') && failure.linkLost !== true) this.#current.setAside(instance.instanceId, this.#at.options.inhibitedMs)
     }
     if (this.#relayed) {
       this.#fail(failure)

@@ -44,6 +44,8 @@ export interface Failure {
   readonly message: string
   readonly publicDetail?: PublicDetail
   readonly causedBy?: Failure
+  /** Our own connection, shared by all workers, was lost or full: it says nothing of the worker. Not on the wire. */
+  readonly linkLost?: true
   /** The legacy `error_type` as received, written back unchanged when the failure is relayed. */
   readonly legacyType?: string | { readonly Backend: string }
 }

@@ -21,6 +21,7 @@ export interface DecodeAttemptParts {
   readonly bookingId: string
   /** Under which the worker gets it. */
   readonly id: string
+  readonly waitsForLink: boolean
   /** The worker that computed the prompt, for `routing_data`. */
   readonly prefill: { readonly workerId: bigint; readonly dpRank: number } | null
 }
@@ -65,7 +66,7 @@ export class DecodeAttempt implements ResponseListener, Leg {
     this.#queueDepth = this.#at.router.parkedCount + (parts.prefillPool()?.router?.parkedCount ?? 0)
     owner.attach(parts.pool, decision.workerId, this)
     const { metadata } = routed.request
-    this.#call = parts.client.call(instance, { id: this.#at.id, headers, metadata, codec: instance.codec, body: generate.forWorker(edits, instance.codec) }, this)
+    this.#call = parts.client.call(instance, { id: this.#at.id, headers, metadata, codec: instance.codec, body: generate.forWorker(edits, instance.codec), waitsForLink: this.#at.waitsForLink }, this)
   }
 
   onPrologue(): void {

@@ -34,6 +34,7 @@ export interface PrefillLegParts {
   readonly bookingId: string
   /** Under which the worker gets it. */
   readonly id: string
+  readonly waitsForLink: boolean
   readonly listener: PrefillListener
 }
 
@@ -83,7 +84,7 @@ export class PrefillLeg implements ResponseListener, Leg {
       ...(annotations === null ? {} : { annotations }),
     }
     const { metadata } = routed.request
-    this.#call = parts.client.call(instance, { id: this.#at.id, headers, metadata, codec: instance.codec, body: generate.forWorker(edits, instance.codec) }, this)
+    this.#call = parts.client.call(instance, { id: this.#at.id, headers, metadata, codec: instance.codec, body: generate.forWorker(edits, instance.codec), waitsForLink: this.#at.waitsForLink }, this)
     this.#step(this.#handOver.begin())
   }
 

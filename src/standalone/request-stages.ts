@@ -1,5 +1,6 @@
 /** The two stages of one request: who may be chosen in each, the session's part in it, and whether the prefill stage is skipped. */
 import type { Decision } from '../model/decision.ts'
+import type { Failure } from '../model/failure.ts'
 import type { RoutingRequest } from '../model/routing-request.ts'
 import type { WorkerId } from '../model/worker.ts'
 import type { GenerateRequest } from '../dynamo/wire/generate-request.ts'
@@ -24,6 +25,8 @@ export class RequestStages {
   /** Workers that failed this request. */
   readonly failedPrefill = new Set<WorkerId>()
   readonly failedDecode = new Set<WorkerId>()
+  /** False once a leg has waited in vain for a connection of ours: the next one does not. */
+  waitsForLink = true
   readonly #cutOff = new Set<WorkerId>()
   readonly #id: string
   /** The decode worker computes the prompt of this round by rule. */
@@ -62,6 +65,16 @@ export class RequestStages {
   hasOtherPrefill(pool: RoutedPool): boolean {
     for (const worker of pool.router?.workers ?? []) if (!this.failedPrefill.has(worker.workerId)) return true
     return false
+  }
+
+  prefillFailed(workerId: WorkerId, failure: Failure): void {
+    this.failedPrefill.add(workerId)
+    if (failure.linkLost === true) this.waitsForLink = false
+  }
+
+  decodeFailed(workerId: WorkerId, failure: Failure): void {
+    this.failedDecode.add(workerId)
+    if (failure.linkLost === true) this.waitsForLink = false
   }
 
   /** A leg on this worker was ended before it was done. */

@@ -314,8 +314,9 @@ export class RoutedPool {
     return this.#memberOf(workerId)?.directory.get(workerId)?.card ?? null
   }
 
-  /** After a failed call. Whoever may be gone has to show what it still holds. */
+  /** After a failed call. Whoever may be gone has to show what it still holds. A connection of ours that is lost speaks against nobody. */
   setAside(workerId: WorkerId, forMs: number, failure: Failure): void {
+    if (failure.linkLost === true) return
     const member = this.#memberOf(workerId)
     member?.directory.setAside(workerId, forMs)
     this.#aside.add(workerId)

@@ -175,12 +175,12 @@ export class RoutedRequest {
       onDone: () => this.#prefillDone(leg),
       onFailed: (failure, handedOver) => {
         if (this.#prefill !== leg) return
-        this.#stages?.failedPrefill.add(decision.workerId)
+        this.#stages?.prefillFailed(decision.workerId, failure)
         log.warn({ request_id: this.request.id, worker_id: decision.workerId.toString(), stage: 'prefill', reason: failure.reason }, `prefill failed: ${failure.message}`)
         this.#prefillFailed(pool, failure, handedOver, isPinned)
       },
     }
-    const leg = new PrefillLeg({ parts: this.#parts, owner: this.#owner, pool, routed: this, router, generate, decision, instance, bookingId: this.#bookingId, id: this.#legId(decision), listener })
+    const leg = new PrefillLeg({ parts: this.#parts, owner: this.#owner, pool, routed: this, router, generate, decision, instance, bookingId: this.#bookingId, id: this.#legId(decision), waitsForLink: this.#stages?.waitsForLink ?? true, listener })
     this.#prefill = leg
     leg.send(outgoingHeaders(this.request.headers), this.#tokens)
   }
@@ -291,7 +291,7 @@ export class RoutedRequest {
     observer.onRouted(this.request.id, decision, generate.model)
     this.#logChoice('route', decision)
     const prefill = handOver === null ? null : handOver.leg.worker
-    this.#attempt = new DecodeAttempt({ parts: this.#parts, owner: this.#owner, routed: this, router, generate, decision, instance, bookingId: this.#bookingId, id: this.#legId(decision), prefill })
+    this.#attempt = new DecodeAttempt({ parts: this.#parts, owner: this.#owner, routed: this, router, generate, decision, instance, bookingId: this.#bookingId, id: this.#legId(decision), waitsForLink: this.#stages?.waitsForLink ?? true, prefill })
     this.#attempt.send(outgoingHeaders(this.request.headers), this.#decodeEdits(generate, decision, handOver, taints))
   }
 
@@ -330,7 +330,7 @@ export class RoutedRequest {
     if (this.#over) return
     const { options, pool } = this.#parts
     if (instanceAtFault && options.inhibitedMs > 0) pool.setAside(workerId, options.inhibitedMs, failure)
-    this.#stages?.failedDecode.add(workerId)
+    this.#stages?.decodeFailed(workerId, failure)
     this.#again(failure)
   }
 

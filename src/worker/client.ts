@@ -213,7 +213,7 @@ export class Client {
   /** An instance that could not be reached, or refused, is passed over for a while. */
   #judge(record: InstanceRecord, error: unknown): void {
     const { inhibitedMs } = this.#parts
-    if (inhibitedMs > 0 && error instanceof FailureError && isRetryableElsewhere(error.failure)) this.#directory.setAside(record.instanceId, inhibitedMs)
+    if (inhibitedMs > 0 && error instanceof FailureError && isRetryableElsewhere(error.failure) && error.failure.linkLost !== true) this.#directory.setAside(record.instanceId, inhibitedMs)
   }
 
   #name(): string {

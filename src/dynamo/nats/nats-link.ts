@@ -57,7 +57,8 @@ const delayMaxMs = 2_000
 const silentDelayMs = 10_000
 /** Between two lines about a server that does not answer. */
 const lineEveryMs = 30_000
-const pingIntervalMs = 5_000
+/** A connection that is silently dead is found within three of these, before a request over it is taken for not acknowledged (10 s). */
+const pingIntervalMs = 3_000
 /** Bytes that may wait for the server. */
 const unflushedMax = 67_108_864
 /** Bytes after which the server is asked how far it has read. */

@@ -5,7 +5,7 @@ import { decodeControlWord, decodePrologue } from '../wire/envelope.ts'
 import type { TwoPartMessage } from '../wire/frames.ts'
 import { isFinalFrame } from '../wire/items.ts'
 import type { CallHomeListener, CallHomeStream, StreamReceiver } from './call-home.ts'
-import type { SentRequest } from './request-connection.ts'
+import type { NatsSender } from './nats-requests.ts'
 
 /** Hears how long the steps of a request took, once each at most. Units: s. */
 export interface CallTimes {
@@ -41,13 +41,14 @@ const cancelled: Failure = { class: 'Cancelled', reason: 'request.cancelled', me
  * Invariants: the listener hears accepted, prologue, frames and then one end or failure, in this order; nothing before the
  * current turn of the event loop is over, nothing after the end.
  */
-export class Call implements CallHandle, SentRequest, StreamReceiver {
+export class Call implements CallHandle, NatsSender, StreamReceiver {
   readonly id: string
   readonly subject: string
   readonly #codec: Codec
   readonly #listener: ResponseListener
   readonly #parts: CallParts
   readonly #isTcp: boolean
+  readonly waitsForLink: boolean
   readonly #sentMs: number
   #stream: CallHomeStream | null = null
   #timer: TimerHandle | null = null
@@ -59,20 +60,20 @@ export class Call implements CallHandle, SentRequest, StreamReceiver {
   #ended = false
   #over = false
 
-  constructor(fields: { id: string; subject: string; codec: Codec; listener: ResponseListener; parts: CallParts; isTcp: boolean }) {
+  constructor(fields: { id: string; subject: string; codec: Codec; listener: ResponseListener; parts: CallParts; isTcp: boolean; waitsForLink: boolean }) {
     this.id = fields.id
     this.subject = fields.subject
     this.#codec = fields.codec
     this.#listener = fields.listener
     this.#parts = fields.parts
     this.#isTcp = fields.isTcp
+    this.waitsForLink = fields.waitsForLink
     this.#sentMs = fields.parts.clock.nowMs()
     this.#parts.home.expect(this.subject, this)
   }
 
-  /** Whether its listener has heard the end: a request not sent yet need not be sent. */
-  get isOver(): boolean {
-    return this.#over
+  get isSettled(): boolean {
+    return this.#over || this.#accepted
   }
 
   // ---- What the owner asks -------------------------------------------------------------------------------------------------

@@ -170,7 +170,7 @@ test('a closed endpoint leaves its subject; open streams go on', async () => {
   assert.deepEqual(await open, { values: ['end'], failure: null })
 })
 
-test('a lost connection: what was open ends well, what comes meanwhile waits, what was on the way is given up for others', async () => {
+test('a lost connection: what was open ends well, what comes meanwhile waits, what was on the way and not delivered is sent again', async () => {
   const double = await startDouble()
   const server = await startServer(double)
   const calls: WireValue[] = []
@@ -192,16 +192,67 @@ test('a lost connection: what was open ends well, what comes meanwhile waits, wh
   await double.stop()
   await until('the loss is noticed', () => !link.connected)
   const meanwhile = collect(client, instance, 'meanwhile')
-  const lost = await onTheWay
-  assert.deepEqual([lost.failure?.class, lost.failure?.reason], ['Unavailable', 'transport.cannot_connect'])
-  assert.match(lost.failure?.message ?? '', /lost before/)
+  assert.equal(client.stats().nats?.held, 2)
   double.delivers = true
   await double.start()
-  assert.deepEqual(await meanwhile, { values: ['first', 'last'], failure: null })
+  for (const waited of [onTheWay, meanwhile]) assert.deepEqual(await waited, { values: ['first', 'last'], failure: null })
   release()
   assert.deepEqual(await open, { values: ['first', 'last'], failure: null })
-  assert.deepEqual(calls, ['open', 'meanwhile'])
+  assert.deepEqual(calls.sort(), ['meanwhile', 'on the way', 'open'])
+  assert.deepEqual([client.stats().nats?.resent, client.stats().nats?.lost], [1, 0])
   assert.equal(double.subscribersOf(natsSubject(endpoint, instanceId)), 1, 'subscribed once again, and once')
+})
+
+test('a lost connection: what the worker had is not sent again, though its acknowledgement is lost', async () => {
+  const double = await startDouble()
+  const server = await startServer(double)
+  const calls: WireValue[] = []
+  let release = (): void => {}
+  const held = new Promise<void>((resolve) => { release = resolve })
+  const instance = await serve(server, async function* (value) {
+    calls.push(value)
+    await held
+    yield 'answer'
+  })
+  const link = linkTo(double.url)
+  const client = await startClient(link)
+  await link.start(AbortSignal.timeout(5000))
+  double.loses = '_INBOX.'
+  const answer = collect(client, instance, 'once')
+  await until('the worker has it', () => calls.length === 1)
+  await double.stop()
+  await until('the loss is noticed', () => !link.connected)
+  double.loses = null
+  await double.start()
+  await until('nothing waits for an acknowledgement', () => link.connected && client.stats().nats?.pending === 0)
+  release()
+  assert.deepEqual(await answer, { values: ['answer'], failure: null })
+  assert.deepEqual(calls, ['once'])
+})
+
+test('a connection that does not come back: the failure says so, speaks against nobody, and the next try does not wait', async () => {
+  const double = await startDouble()
+  const server = await startServer(double)
+  const instance = await serve(server, echo)
+  const link = linkTo(double.url)
+  const client = await startClient(link, { ackTimeoutMs: 300 })
+  assert.equal((await collect(client, instance, 1)).failure, null)
+  double.delivers = false
+  const onTheWay = collect(client, instance, 2)
+  await until('it is sent', () => client.stats().nats?.pending === 1)
+  await double.stop()
+  await until('the loss is noticed', () => !link.connected)
+  for (const waited of [onTheWay, collect(client, instance, 3)]) {
+    const { failure } = await waited
+    assert.deepEqual([failure?.class, failure?.reason, failure?.linkLost], ['Unavailable', 'transport.cannot_connect', true])
+    assert.match(failure?.message ?? '', /NATS at .* within 300 ms/)
+  }
+  const failures: Failure[] = []
+  client.call(instance, { id: 'next', codec: 'msgpack', body: [encodeBody(4, 'msgpack')], waitsForLink: false }, { onFrame() {}, onEnd() {}, onFail: (failure) => failures.push(failure) })
+  assert.equal(client.stats().nats?.pending, 0, 'it does not wait')
+  await until('it has failed', () => failures.length === 1)
+  assert.match(failures[0]?.message ?? '', /is lost/)
+  assert.equal(failures[0]?.linkLost, true)
 })
 
 test('what cannot be sent is refused before it is sent', async () => {
@@ -209,7 +260,7 @@ test('what cannot be sent is refused before it is sent', async () => {
   const server = await startServer(double)
   const instance = await serve(server, echo)
   const link = linkTo(double.url)
-  const client = await startClient(link, { pendingMax: 2 })
+  const client = await startClient(link, { pendingMax: 2, ackTimeoutMs: 1000 })
   await link.start(AbortSignal.timeout(5000))
   const large = await collect(client, instance, 'x'.repeat(4000))
   assert.deepEqual([large.failure?.class, large.failure?.publicDetail?.type], ['PayloadTooLarge', 'size_limit'])

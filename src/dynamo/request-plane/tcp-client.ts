@@ -186,7 +186,7 @@ class Client implements TcpRequestClient {
   }
 
   #open(request: OutgoingRequest, { subject, listener, startedMs }: NewCall, isTcp: boolean): Call {
-    const call = new Call({ id: request.id, subject, codec: request.codec, listener, parts: this.#callParts, isTcp })
+    const call = new Call({ id: request.id, subject, codec: request.codec, listener, parts: this.#callParts, isTcp, waitsForLink: request.waitsForLink ?? true })
     this.#callParts.times?.encoded((this.#clock.nowMs() - startedMs) / 1000)
     this.#calls.add(call)
     return call
