@@ -9,6 +9,7 @@ const folder = dirname(fileURLToPath(import.meta.url))
 export const kernels = [
   { source: 'xxh3.ts', target: join(folder, '..', 'src', 'hashing', 'kernel-bytes.ts'), constant: 'kernelBase64', what: 'hashing kernel', flags: ['--enable', 'simd'] },
   { source: 'prefix-match.ts', target: join(folder, '..', 'src', 'index', 'match-kernel-bytes.ts'), constant: 'matchKernelBase64', what: 'prefix comparison', flags: ['--importMemory'] },
+  { source: 'event-scan.ts', target: join(folder, '..', 'src', 'dynamo', 'wire', 'event-scan-bytes.ts'), constant: 'eventScanBase64', what: 'scan of KV events', flags: ['--importMemory', '--enable', 'simd'] },
 ]
 
 /** The compiled module's bytes. */

@@ -1,5 +1,6 @@
 /** KV events from MessagePack to word arrays and on into an index: our cursor beside a general decoder, in turns in one process. */
-import { decode } from '@msgpack/msgpack'
+import { Decoder } from '@msgpack/msgpack'
+import { KvEventDecoder } from '../../src/dynamo/wire/kv-event-batch.ts'
 import { decodeKvEvents, encodeKvEvents } from '../../src/dynamo/wire/kv-events.ts'
 import { sequenceHashes } from '../../src/hashing/block-hashes.ts'
 import { createPrefixIndex } from '../../src/index/prefix-index.ts'
@@ -14,6 +15,9 @@ export interface DecodingRow {
   /** CPU microseconds per message, medians of the rounds: decoded only, and decoded and applied (stored and removed again, per message). */
   readonly ours: DecodingTimes
   readonly library: DecodingTimes
+  /** The same message with every event made an object, as the router does one by one; and as it is read when it holds anything else than plain events. */
+  readonly objectsUs: number
+  readonly generalUs: number
 }
 
 export interface DecodingTimes {
@@ -75,11 +79,20 @@ function measure(events: number, blocks: number, rounds: number): DecodingRow {
   const apply = (data: KvEventData): void => {
     if (index.apply(0, 'device', data) !== 'ok') throw new Error('an event was refused')
   }
-  const library = (bytes: Uint8Array): readonly PlainEvent[] => decode(bytes, { useBigInt64: true }) as PlainEvent[]
+  const ourDecoder = new KvEventDecoder()
+  const theirDecoder = new Decoder({ useBigInt64: true })
+  const library = (bytes: Uint8Array): readonly PlainEvent[] => theirDecoder.decode(bytes) as PlainEvent[]
+  const objects = (bytes: Uint8Array, take: (event: RouterEvent) => void): void => {
+    const batch = ourDecoder.decode(bytes)
+    for (let at = 0; at < batch.length; at += 1) take(batch.event(at))
+  }
+  let taken = 0
   const works = {
-    ours: { decodeUs: () => { decodeKvEvents(stored) }, applyUs: () => { for (const bytes of [stored, removed]) for (const event of decodeKvEvents(bytes)) apply(event.data) } },
+    ours: { decodeUs: () => { ourDecoder.decode(stored) }, applyUs: () => { for (const bytes of [stored, removed]) objects(bytes, (event) => apply(event.data)) } },
     library: { decodeUs: () => { library(stored) }, applyUs: () => { for (const bytes of [stored, removed]) for (const { event } of library(bytes)) apply(dataOf(event.data)) } },
   }
+  const others = { objectsUs: () => objects(stored, ({ dpRank }) => { taken += dpRank }), generalUs: () => { taken += decodeKvEvents(stored).length } }
+  const otherTimes = { objectsUs: [] as number[], generalUs: [] as number[] }
   const times = { ours: { decodeUs: [] as number[], applyUs: [] as number[] }, library: { decodeUs: [] as number[], applyUs: [] as number[] } }
   const calls = Math.ceil(100_000 / (events * (blocks + 4)))
   for (let round = -2; round < rounds; round += 1) {
@@ -89,10 +102,14 @@ function measure(events: number, blocks: number, rounds: number): DecodingRow {
         if (round >= 0) times[whose][what].push(spent)
       }
     }
+    for (const what of ['objectsUs', 'generalUs'] as const) {
+      const spent = perCall(calls, others[what])
+      if (round >= 0) otherTimes[what].push(spent)
+    }
   }
-  if (index.entryCount !== 0) throw new Error('blocks are left in the index')
+  if (index.entryCount !== 0 || taken === 0) throw new Error('blocks are left in the index, or no event was decoded')
   const middle = (whose: 'ours' | 'library'): DecodingTimes => ({ decodeUs: median(times[whose].decodeUs), applyUs: median(times[whose].applyUs) })
-  return { events, blocksPerEvent: blocks, bytes: stored.length, ours: middle('ours'), library: middle('library') }
+  return { events, blocksPerEvent: blocks, bytes: stored.length, ours: middle('ours'), library: middle('library'), objectsUs: median(otherTimes.objectsUs), generalUs: median(otherTimes.generalUs) }
 }
 
-process.stdout.write(`${JSON.stringify([measure(1, 64, 15), measure(16, 64, 15), measure(32, 1, 15)])}\n`)
+process.stdout.write(`${JSON.stringify([measure(1, 64, 15), measure(16, 64, 15), measure(32, 1, 15), measure(1, 1, 15)])}\n`)

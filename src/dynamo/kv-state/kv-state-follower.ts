@@ -11,7 +11,8 @@ import type {
   Clock, Discovery, DiscoveryEvent, EndpointId, EventEnvelope, EventPlane, Log, Random, RequestPlaneClient, TimerHandle, Watch,
 } from '../../ports.ts'
 import { componentScope, eventTopicPrefix, publisherIdOfKey } from '../event-plane/event-keys.ts'
-import { decodeKvEvents } from '../wire/kv-events.ts'
+import { KvEventDecoder } from '../wire/kv-event-batch.ts'
+import type { KvEventBatch } from '../wire/kv-event-batch.ts'
 import { WireError } from '../wire/wire-error.ts'
 import { BudgetedLoop } from './budgeted-loop.ts'
 import { decodeEventSource, kvEventsTopic } from './event-source.ts'
@@ -103,7 +104,8 @@ interface Queued {
 interface Batch {
   readonly cursor: RankCursor
   readonly rank: FollowedRank
-  readonly events: readonly RouterEvent[]
+  /** Of the follower's decoder: only one batch is in work at a time. */
+  readonly events: KvEventBatch
   position: number
 }
 
@@ -127,6 +129,7 @@ class Follower implements KvStateFollower {
   #queueHead = 0
   #queuedBytes = 0
   #batch: Batch | null = null
+  readonly #decoder = new KvEventDecoder()
   #nextTask = 0
   #sweep: TimerHandle | null = null
 
@@ -330,13 +333,12 @@ class Follower implements KvStateFollower {
   #stepEvents(): boolean {
     const batch = this.#batch
     if (batch === null) return this.#takeBatch()
-    const event = batch.events[batch.position]
-    if (event === undefined || batch.rank.cursor !== batch.cursor) {
+    if (batch.position >= batch.events.length || batch.rank.cursor !== batch.cursor) {
       this.#batch = null
       return true
     }
     batch.position += 1
-    batch.rank.onEvent(event)
+    batch.rank.onEvent(batch.events.event(batch.position - 1))
     return true
   }
 
@@ -366,7 +368,7 @@ class Follower implements KvStateFollower {
     const events = this.#decode(envelope.payload)
     if (events === null) return null
     const { workerId, dpRank } = rank.rank
-    if (events.every((event) => event.workerId === workerId && event.dpRank === dpRank)) return { cursor, rank, events, position: 0 }
+    if (events.isOf(workerId, dpRank)) return { cursor, rank, events, position: 0 }
     this.#counters.dropped.foreign_rank += 1
     return null
   }
@@ -374,21 +376,21 @@ class Follower implements KvStateFollower {
   /** Events in the form of 1.1 and 1.3: of the rank that they name themselves. */
   #openOlder(payload: Uint8Array): Batch | null {
     const events = this.#decode(payload)
-    const first = events?.[0]
-    if (events === null || first === undefined) return null
+    if (events === null || events.length === 0) return null
+    const first = events.event(0)
     const { dropped } = this.#counters
     const rank = this.#ranks.get(rankKey(first))
     rank?.heardOlder()
     if (rank === undefined || rank.cursor === null) dropped[rank !== undefined && rank.sourceCount > 1 ? 'ambiguous_source' : 'unexpected_rank'] += 1
     else if (rank.sources.size > 0) dropped.unknown_source += 1
-    else if (events.some((event) => event.workerId !== first.workerId || event.dpRank !== first.dpRank)) dropped.foreign_rank += 1
+    else if (!events.isOf(first.workerId, first.dpRank)) dropped.foreign_rank += 1
     else return { cursor: rank.cursor, rank, events, position: 0 }
     return null
   }
 
-  #decode(payload: Uint8Array): readonly RouterEvent[] | null {
+  #decode(payload: Uint8Array): KvEventBatch | null {
     try {
-      return decodeKvEvents(payload)
+      return this.#decoder.decode(payload)
     } catch (error) {
       if (!(error instanceof MsgpackError) && !(error instanceof WireError)) throw error
       this.#counters.dropped.malformed += 1
