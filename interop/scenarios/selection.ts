@@ -8,66 +8,11 @@ import assert from 'node:assert/strict'
 import { setTimeout as delay } from 'node:timers/promises'
 import { difference } from '../../src/golden/json-compare.ts'
 import { stringifyJson } from '../../src/dynamo/wire/json.ts'
-import { freePort, parseLossless, until, type Deployment } from '../deployment.ts'
+import type { Deployment } from '../deployment.ts'
 import { EngineSocket } from '../engine-socket.ts'
 import type { Scenario } from '../scenario.ts'
-
-type Body = Record<string, unknown>
-interface Reply { readonly status: number; readonly body: unknown }
-
-/** Repeatable chance. */
-class Dice {
-  #state: number
-
-  constructor(seed: number) {
-    this.#state = seed >>> 0
-  }
-
-  float(): number {
-    this.#state = (this.#state + 0x6d2b79f5) >>> 0
-    let mixed = Math.imul(this.#state ^ (this.#state >>> 15), this.#state | 1)
-    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61)) ^ mixed
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32
-  }
-
-  below(count: number): number {
-    return Math.floor(this.float() * count)
-  }
-
-  chance(share: number): boolean {
-    return this.float() < share
-  }
-
-  of<Item>(items: readonly Item[]): Item {
-    return items[this.below(items.length)] as Item
-  }
-}
-
-interface Side { readonly url: string }
-
-async function call(side: Side, method: string, path: string, body?: Body, headers: Record<string, string> = {}): Promise<Reply> {
-  const response = await fetch(`${side.url}${path}`, {
-    method, headers: body === undefined ? headers : { 'content-type': 'application/json', ...headers }, ...(body === undefined ? {} : { body: stringifyJson(body) }),
-    signal: AbortSignal.timeout(20_000),
-  })
-  const text = await response.text()
-  return { status: response.status, body: text === '' ? null : parseLossless(text) }
-}
-
-/** Mistakes in bodies are told in each one's own words; lists without order are sorted; random ids are left out. */
-function comparable(path: string, { status, body }: Reply): unknown {
-  if (status === 400 || status === 415 || status === 422) {
-    const { error } = body as { error?: string }
-    if (status !== 400 || error === undefined) return { status }
-  }
-  const sorted = (rows: unknown): unknown => [...(rows as Body[])].sort((a, b) => (stringifyJson([a['worker_id'], a['dp_rank']]) < stringifyJson([b['worker_id'], b['dp_rank']]) ? -1 : 1))
-  const record = (each: unknown): unknown => ({ ...(each as Body), taints: [...((each as Body)['taints'] as string[])].sort() })
-  if (status < 300 && path.startsWith('/workers')) return { status, body: Array.isArray(body) ? body.map(record) : record(body) }
-  if (path === '/ready') return { status, body: { ...(body as Body), workers: ((body as Body)['workers'] as unknown[]).map(record) } }
-  if (status < 300 && path === '/potential_loads') return { status, body: sorted(body) }
-  if (status < 300 && path.startsWith('/loads')) return { status, body: (body as Body[]).map((each) => ({ ...each, loads: sorted(each['loads']) })) }
-  return { status, body }
-}
+import { blockSize, bothFollow, engineHashes, model, Prompts } from './selection-prompts.ts'
+import { call, comparable, Dice, services, type Body, type Reply, type Side } from './selection-sides.ts'
 
 interface Worker {
   readonly id: number | bigint
@@ -79,9 +24,6 @@ interface Worker {
   readonly chains: Map<number, { tokens: number[]; hashes: bigint[] }[]>
 }
 
-const blockSize = 4
-const model = 'm'
-
 export class Differential {
   readonly #dice: Dice
   readonly #real: Side
@@ -92,7 +34,7 @@ export class Differential {
   /** Prompts of selections that may yet be booked. */
   readonly #asked = new Map<string, Body>()
   readonly #workers = new Map<string, Worker>()
-  readonly #prompts: number[][] = []
+  readonly #prompts: Prompts
   readonly #live: string[] = []
   readonly #selected: string[] = []
   #marker = 1_000_000
@@ -102,6 +44,7 @@ export class Differential {
 
   constructor(seed: number, real: Side, ours: Side, hasEvents: boolean, assumes: boolean) {
     this.#dice = new Dice(seed)
+    this.#prompts = new Prompts(this.#dice)
     this.#real = real
     this.#ours = ours
     this.#hasEvents = hasEvents
@@ -194,18 +137,8 @@ export class Differential {
   /** Waits until both have applied all that a rank sent. */
   async #mark(worker: Worker, rank: number): Promise<void> {
     this.#marker += 1
-    const tokens = Array.from({ length: blockSize }, (_, index) => this.#marker * 10 + index)
-    const event = ['BlockStored', [BigInt(this.#marker) << 20n], null, tokens, blockSize]
-    const hasIt = async (side: Side): Promise<boolean> => {
-      const { body } = await call(side, 'POST', '/overlap_scores', { model_name: model, token_ids: tokens })
-      return ((body as Body)['workers'] as Body[] | undefined)?.some((row) => `${row['worker_id']}` === `${worker.id}` && row['dp_rank'] === rank && row['device_blocks'] === 1) === true
-    }
-    await worker.engines.get(rank)?.send([event])
-    await until(`both follow rank ${rank} of worker ${worker.id}`, async () => {
-      if (await hasIt(this.#real) && await hasIt(this.#ours)) return true
-      await worker.engines.get(rank)?.send([event])
-      return false
-    }, 20_000)
+    const engine = worker.engines.get(rank)
+    if (engine !== undefined) await bothFollow([this.#real, this.#ours], engine, { workerId: worker.id, rank }, this.#marker)
   }
 
   async #patch(): Promise<void> {
@@ -248,8 +181,8 @@ export class Differential {
         events.push(['AllBlocksCleared'])
         chains.length = 0
       } else {
-        const tokens = this.#prompt()
-        const hashes = this.#hashesOf(tokens)
+        const tokens = this.#prompts.next()
+        const hashes = engineHashes(tokens)
         if (hashes.length === 0) continue
         const medium = dice.chance(0.7) ? null : dice.of(['CPU', 'DISK', 'EXTERNAL'])
         events.push(['BlockStored', hashes, null, tokens.slice(0, hashes.length * blockSize), blockSize, null, medium])
@@ -260,33 +193,11 @@ export class Differential {
     await this.#mark(worker, rank)
   }
 
-  /** The engine's names of blocks: the same for the same prefix. */
-  #hashesOf(tokens: readonly number[]): bigint[] {
-    const hashes: bigint[] = []
-    let chain = 7n
-    for (let at = 0; at + blockSize <= tokens.length; at += blockSize) {
-      for (const token of tokens.slice(at, at + blockSize)) chain = (chain * 1_099_511_628_211n + BigInt(token) + 1n) % (2n ** 63n)
-      hashes.push(chain)
-    }
-    return hashes
-  }
-
-  /** A new prompt, or one that begins like another. */
-  #prompt(): number[] {
-    const dice = this.#dice
-    const fresh = (count: number): number[] => Array.from({ length: count }, () => dice.below(1000))
-    const base = this.#prompts.length > 0 && dice.chance(0.7) ? dice.of(this.#prompts) : []
-    const prompt = [...base.slice(0, dice.below(base.length + 1)), ...fresh(dice.below(30))]
-    this.#prompts.push(prompt)
-    if (this.#prompts.length > 60) this.#prompts.shift()
-    return prompt
-  }
-
   // ---- Selections ----------------------------------------------------------------------------------------------------------
 
   #promptBody(): Body {
     const dice = this.#dice
-    const tokens = this.#prompt()
+    const tokens = this.#prompts.next()
     if (dice.chance(0.06)) {
       const blocks = 1 + dice.below(5)
       const hashes = Array.from({ length: blocks }, () => -BigInt(dice.below(2 ** 31)) * 4_294_967_291n)
@@ -421,7 +332,7 @@ export class Differential {
     if (single.length === 0) return
     const session = `s${this.#dice.below(4)}`
     const id = this.#id(false)
-    const prompt = this.#prompt()
+    const prompt = this.#prompts.next()
     const { status } = await this.#same('POST', '/select_and_reserve', {
       model_name: model, selection_id: id, token_ids: prompt, allowed_worker_ids: [this.#dice.of(single).id],
       ...(this.#dice.chance(0.5) ? { session_id: session } : { session_context: { session_id: session, input_trigger: 'user_message' } }),
@@ -449,20 +360,6 @@ const setups: readonly Setup[] = [
   { name: 'weights', env: { DYN_ROUTER_KV_OVERLAP_SCORE_CREDIT: '0.6', DYN_ROUTER_KV_OVERLAP_SCORE_CREDIT_DECAY: '0.8', DYN_ROUTER_DECODE_ACTIVE_REQUEST_WEIGHT: '2', DYN_ROUTER_PREFILL_LOAD_SCALE: '1.5', DYN_ROUTER_PREDICTED_TTL_SECS: '3600' }, hasEvents: true },
   { name: 'loads', env: { DYN_ROUTER_TRACK_PREFILL_TOKENS: 'false', DYN_ROUTER_USE_KV_EVENTS: 'false', DYN_OVERLAP_SCORE_WEIGHT: '0' }, hasEvents: false },
 ]
-
-async function services(deployment: Deployment, name: string, env: NodeJS.ProcessEnv): Promise<[Side, Side]> {
-  const [realPort, port] = [await freePort(), await freePort()]
-  const real = deployment.module(`real-${name}`, 'dynamo.select_service', ['--port', realPort, '--session-affinity-ttl-secs', 600], env)
-  const ours = deployment.warmpath(`ours-${name}`, ['select-service', '--port', port, '--host', '127.0.0.1', '--session-affinity-ttl-secs', 600], env)
-  const sides: [Side, Side] = [{ url: `http://127.0.0.1:${realPort}` }, { url: `http://127.0.0.1:${port}` }]
-  for (const [side, managed] of [[sides[0], real], [sides[1], ours]] as const) {
-    await until(`${managed.label} answers`, async () => {
-      if (managed.child.exitCode !== null) throw new Error(`${managed.label} ended: ${managed.log().slice(-800)}`)
-      return fetch(`${side.url}/health`).then(({ ok }) => ok, () => false)
-    }, 60_000)
-  }
-  return sides
-}
 
 async function differential(deployment: Deployment): Promise<void> {
   const steps = Number(process.env['WARMPATH_SELECTION_STEPS'] ?? 320)
