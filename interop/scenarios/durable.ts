@@ -1,11 +1,12 @@
 /** KV events in JetStream: ours beside real routers of 1.1 and 1.3, which take over from each other. */
 import assert from 'node:assert/strict'
-import { existsSync } from 'node:fs'
+import { existsSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { connect } from '@nats-io/transport-node'
 import { jetstreamManager } from '@nats-io/jetstream'
 import { freePort, generateRequest, until, type Deployment, type Driver, type Managed } from '../deployment.ts'
 import type { OlderVersion } from '../dynamo-venv.ts'
+import { startNats } from './nats-process.ts'
 import { randomTokens, routerEndpoint, seeded, workerOf, type OverlapAnswer, type Scenario } from '../scenario.ts'
 import { etcdEnv, natsEnv } from './planes.ts'
 
@@ -202,6 +203,61 @@ async function share(deployment: Deployment): Promise<void> {
   })
 }
 
+/**
+ * NATS is killed and started again while workers publish: with its store it goes on where it was; without, stream and consumer are made
+ * anew, and our router knows then what one that starts afresh knows.
+ */
+async function natsRestarts(deployment: Deployment): Promise<void> {
+  const port = await freePort()
+  let nats = await startNats(deployment, port)
+  const env = { ...await etcdEnv(deployment), NATS_SERVER: `nats://127.0.0.1:${port}`, DYN_EVENT_PLANE: 'nats' }
+  const driver = await deployment.driver(env)
+  const workers = await startWorkers(deployment, '1.3.1', env, driver)
+  const start = (label: string): Managed => deployment.warmpath(label, ['router', ...target, '--component', label, ...durable(8)], env)
+  const overlapAt = (label: string): string => `dynamo.${label}.get_overlap_scores`
+  const router = start('long')
+  await until('the router consumes', () => router.log().includes('following durable KV events'), 60_000)
+  const connections = (): number => router.log().split('connected to NATS again').length - 1
+  const restart = async (label: string, keepsStore: boolean): Promise<void> => {
+    deployment.signal(nats, 'SIGKILL')
+    await nats.exited
+    if (!keepsStore) rmSync(join(deployment.folder, 'nats'), { recursive: true })
+    nats = await startNats(deployment, port, label)
+  }
+  /** Both say the same of every prompt. */
+  const equals = async (label: string, sent: readonly Sent[]): Promise<boolean> => {
+    for (const { tokens } of sent) {
+      const [known, fresh] = [await rows(driver, tokens, overlapAt('long')), await rows(driver, tokens, overlapAt(label))]
+      if (fresh.size !== 2 || ![...known].every(([id, blocks]) => fresh.get(id) === blocks)) return false
+    }
+    return true
+  }
+
+  const sent = await fill(driver, workers, prompts(27, 12))
+  await until('the router holds what the workers hold', () => holdsAll(driver, sent, overlapAt('long')), 20_000)
+  await restart('nats-kept', true)
+  // What workers publish while NATS is away waits in their client.
+  sent.push(...await fill(driver, workers, prompts(28, 12)))
+  await until('the router follows on', () => holdsAll(driver, sent, overlapAt('long')), 30_000)
+  assert.doesNotMatch(router.log(), /consumer of the durable KV events was gone/)
+  start('fresh-kept')
+  await until('a fresh router knows the same', () => equals('fresh-kept', sent), 30_000)
+
+  await restart('nats-wiped', false)
+  await until('the router is connected again', () => connections() >= 2, 20_000)
+  await until('stream and consumer are made anew', () => router.log().includes('consumer of the durable KV events was gone'), 20_000)
+  for (const { tokens } of sent) assert.deepEqual([...(await rows(driver, tokens, overlapAt('long'))).values()], [0, 0], 'what the stream held is gone with it')
+  const later = await fill(driver, workers, prompts(29, 12))
+  await until('the router follows the new stream', () => holdsAll(driver, later, overlapAt('long')), 30_000)
+  start('fresh-wiped')
+  await until('a fresh router knows the same', () => equals('fresh-wiped', [...sent, ...later]), 30_000)
+  await withServer(env, async (server) => {
+    await until('each of the three has one consumer', async () => (await server.consumers()).length === 3, 20_000)
+    assert.equal(await deployment.stop(router), 0)
+    await until('and takes it along', async () => (await server.consumers()).length === 2, 5000)
+  })
+}
+
 /** A NATS server without JetStream: the start ends with the way out, or, with a folder, goes on and keeps a snapshot there. */
 async function withoutJetStream(deployment: Deployment): Promise<void> {
   const port = await freePort()
@@ -226,5 +282,6 @@ export const durableScenarios: readonly Scenario[] = [
   { name: 'durable-takeover-1.1', older: ['1.1.1'], timeoutSeconds: 200, run: (deployment) => takesOver(deployment, '1.1.1') },
   { name: 'durable-takeover-1.3', older: ['1.3.1'], timeoutSeconds: 200, run: (deployment) => takesOver(deployment, '1.3.1') },
   { name: 'durable-share', older: ['1.3.1'], timeoutSeconds: 200, run: share },
+  { name: 'durable-nats-restart', older: ['1.3.1'], timeoutSeconds: 200, run: natsRestarts },
   { name: 'durable-without-jetstream', run: withoutJetStream },
 ]

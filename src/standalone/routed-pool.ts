@@ -249,6 +249,7 @@ export class RoutedPool {
       hasWorkers: () => (this.router?.workerCount ?? 0) > 0,
       hasOldestWorker: () => [...(this.#members.get(key)?.directory.instances() ?? [])].some(({ card }) => card !== null && !card.declaresRole),
       dump: () => this.#dumpDurable(follower),
+      reset: () => { for (const rank of follower.durableRanks()) this.router?.resetRank(rank) },
     }
   }
 

@@ -27,6 +27,8 @@ export interface DurableSink {
   hasWorkers(): boolean
   /** Ranks whose blocks come from here: their stored events, parents before children, rank by rank. */
   dump(): Iterable<readonly RouterEvent[]>
+  /** Forgets the blocks of these ranks. */
+  reset(): void
   /** A worker of 1.1 is known. */
   hasOldestWorker(): boolean
 }
@@ -120,7 +122,7 @@ export class DurableEvents {
     if (options.resetStates) {
       await store.deleteSnapshot()
       log.info({ stage: 'durable', stream: this.#names.stream }, 'durable KV events and their snapshot were removed, as --router-reset-states asks')
-    } else await this.#loadSnapshot(store)
+    } else await this.#loadSnapshot(store, false)
     this.#watch = this.#peers.onGone((name) => void this.#peerGone(name))
     void this.#removeOrphans(store)
     this.#running = this.#run()
@@ -220,21 +222,19 @@ export class DurableEvents {
     if (session === null) return this.#sleep(retryMs / 4)
     const store = await JetStreamStore.open(session, this.#names)
     await store.ensureStream(options.maxAgeSeconds)
-    await store.addConsumer(this.#peers.ownName)
+    if (await store.addConsumer(this.#peers.ownName)) await this.#beginAnew(store)
     this.#store = store
   }
 
-  /** Removed by a peer that took us for dead, or unused for too long: what was purged meanwhile is in the snapshot. */
+  /** Removed by a peer that took us for dead, or unused for too long, or gone with the stream. */
   async #consumerLost(): Promise<void> {
     const { log, options } = this.#parts
-    this.#stats.consumersLost += 1
-    log.warn({ stage: 'durable', consumer: this.#peers.ownName }, 'our consumer of the durable KV events is gone; making it anew, with the snapshot')
     try {
       const store = this.#store
       if (store === null) return
       await store.ensureStream(options.maxAgeSeconds)
       await store.addConsumer(this.#peers.ownName)
-      await this.#loadSnapshot(store)
+      await this.#beginAnew(store)
     } catch (error) {
       log.warn({ stage: 'durable', reason: (error as Error).message }, 'the consumer could not be made; trying again')
       this.#store = null
@@ -242,11 +242,19 @@ export class DurableEvents {
     }
   }
 
+  /** A new consumer reads all that stands: what is known here is replaced by it, as at a start. What was purged meanwhile is in the snapshot. */
+  async #beginAnew(store: JetStreamStore): Promise<void> {
+    this.#stats.consumersLost += 1
+    this.#lastSequence = 0
+    this.#parts.log.warn({ stage: 'durable', consumer: this.#peers.ownName }, 'our consumer of the durable KV events was gone; it is made anew, and the snapshot and the stream are read again')
+    await this.#loadSnapshot(store, true)
+  }
+
   // ---- Snapshot ------------------------------------------------------------------------------------------------------------
 
-  /** Read until it stands still: another router may be replacing it. */
-  async #loadSnapshot(store: JetStreamStore): Promise<void> {
-    const { log } = this.#parts
+  /** Read until it stands still: another router may be replacing it. `replaces`: what is known goes for it, or for nothing. */
+  async #loadSnapshot(store: JetStreamStore, replaces: boolean): Promise<void> {
+    const { log, sink } = this.#parts
     let bytes = await store.readSnapshot()
     for (let attempt = 1; bytes !== null && attempt < snapshotTries; attempt += 1) {
       await this.#sleep(snapshotRereadMs)
@@ -255,6 +263,7 @@ export class DurableEvents {
       bytes = again
       if (isStable) break
     }
+    if (replaces) sink.reset()
     if (bytes === null) return
     try {
       const { events, layout } = decodeSnapshot(bytes)

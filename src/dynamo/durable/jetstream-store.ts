@@ -82,12 +82,20 @@ export class JetStreamStore {
     }
   }
 
-  async addConsumer(name: string): Promise<void> {
+  /** From the stream's start on. False: it stood already, and goes on where it was. */
+  async addConsumer(name: string): Promise<boolean> {
     const { AckPolicy, DeliverPolicy, ReplayPolicy } = this.#library
+    try {
+      await this.#manager.consumers.info(this.#names.stream, name)
+      return false
+    } catch (error) {
+      if (!this.#isMissing(error)) throw error
+    }
     await this.#manager.consumers.add(this.#names.stream, {
       durable_name: name, deliver_policy: DeliverPolicy.All, ack_policy: AckPolicy.Explicit, ack_wait: 30_000 * nanosPerMs, max_deliver: -1,
       replay_policy: ReplayPolicy.Instant, max_ack_pending: 1000, max_waiting: 512, inactive_threshold: 300_000 * nanosPerMs,
     })
+    return true
   }
 
   /** False: it was not there. */

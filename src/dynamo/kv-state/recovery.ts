@@ -165,7 +165,7 @@ export class Recovery {
         this.question.onAnswer(item, target.codec)
       },
       onEnd: () => { if (isCurrent()) this.retry('an answer without content') },
-      onFail: (failure) => { if (isCurrent()) this.retry(failure.message) },
+      onFail: (failure) => { if (isCurrent()) this.retry(failure.message, this.#startEventId, failure.linkLost === true) },
     })
   }
 
@@ -176,8 +176,8 @@ export class Recovery {
     this.#scheduler.release()
   }
 
-  /** The attempt failed; tries again from `startEventId` after a back-off, if attempts are left. */
-  retry(reason: string, startEventId: bigint | null = this.#startEventId): void {
+  /** The attempt failed; tries again from `startEventId` after a back-off, if attempts are left. `isOurs`: the worker is not to blame. */
+  retry(reason: string, startEventId: bigint | null = this.#startEventId, isOurs = false): void {
     if (this.#phase !== 'asking' && this.#phase !== 'applying') return
     const { parts, limits, stats } = this.#scheduler
     this.#phase = 'backing_off'
@@ -200,7 +200,7 @@ export class Recovery {
       this.#scheduler.enqueue(this)
     })
     this.#scheduler.release()
-    this.question.onRetry?.()
+    if (!isOurs) this.question.onRetry?.()
   }
 
   /** Ends it whatever it does; neither callback is called any more. */
