@@ -119,7 +119,7 @@ export class WaitingDifferential {
       assert.ok(Date.now() < end, `after ${what}: ${told}`)
       await delay(4)
     }
-    for (const open of [...this.#open.values()]) this.#take(open)
+    for (const open of this.#open.values()) this.#take(open)
   }
 
   /** In what the sides differ, or what is still under way; null: nothing. */
@@ -127,7 +127,11 @@ export class WaitingDifferential {
     const [real, ours] = await Promise.all([call(this.#real, 'GET', '/loads'), call(this.#ours, 'GET', '/loads')])
     const both = [...this.#open.values()]
     const answered = (side: 'real' | 'ours'): string => both.filter((open) => open[side].reply !== null).map(({ id }) => id).join(' ')
-    if (answered('real') !== answered('ours')) return `the real one has answered ${answered('real') || 'none'}, ours ${answered('ours') || 'none'} of ${[...this.#open.keys()].join(' ')}`
+    if (answered('real') !== answered('ours')) {
+      const open = both.map(({ id, path, headers, body, real: { reply }, ours: { reply: own } }) =>
+        stringifyJson({ id, path, headers, body: { ...body, token_ids: undefined }, tokens: (body['token_ids'] as number[]).length, real: reply, ours: own }))
+      return `answered by one only:\n${open.join('\n')}\n${stringifyJson(real.body)}`
+    }
     const differs = difference(comparable('/loads', real), comparable('/loads', ours))
     if (differs !== null) return `loads differ: ${differs}`
     const held = both.filter((open) => open.real.reply === null).length
@@ -190,7 +194,7 @@ export class WaitingDifferential {
   }
 
   async #ask(path: string): Promise<void> {
-    const waiting = [...this.#open.keys()]
+    const waiting = this.#waitingBookings().map(({ id }) => id)
     if (waiting.length > 0 && this.#dice.chance(0.02)) {
       await this.#same('POST', '/select_and_reserve', { ...this.#question(), selection_id: this.#dice.of(waiting) })
       return
@@ -203,13 +207,17 @@ export class WaitingDifferential {
     if (this.#open.has(id)) this.#count('waited')
   }
 
+  #waitingBookings(): Open[] {
+    return [...this.#open.values()].filter(({ path }) => path === '/select_and_reserve')
+  }
+
   async #advise(): Promise<void> {
     await this.#same('POST', '/select', { ...this.#question(), advisory: true })
   }
 
   /** Leaves a booking that waits: the original keeps a mere question in its queue until its turn. */
   async #cancel(): Promise<void> {
-    const bookings = [...this.#open.values()].filter(({ path }) => path === '/select_and_reserve')
+    const bookings = this.#waitingBookings()
     if (bookings.length === 0) return
     const { id, real, ours } = this.#dice.of(bookings)
     this.#open.delete(id)

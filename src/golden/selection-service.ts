@@ -6,7 +6,7 @@ import type { Answer } from '../services/answer.ts'
 import { stringifyJson } from '../dynamo/wire/json.ts'
 import { selectionRoutes } from '../services/selection/selection-routes.ts'
 import { readSelectBody } from '../services/selection/select-body.ts'
-import { routingRequestOf, steered } from '../services/selection/selector.ts'
+import { routingRequestOf } from '../services/selection/selector.ts'
 import { SelectionService } from '../services/selection/selection-service.ts'
 import { ranksOf } from '../services/selection/worker-record.ts'
 import type { Candidate, Decision, Refusal } from '../model/decision.ts'
@@ -84,8 +84,7 @@ export class ServiceInProcess {
     const partition = this.service.membership.partition(read.key)
     if (partition === undefined) throw new Error('no worker is registered')
     const prompt = partition.hasher.forSelection(read.prompt, read.override?.assumeKvReuse)
-    const request = routingRequestOf(read, prompt, 'preview', null)
-    const answer = partition.router.select(steered(partition, request, read.affinityTarget))
+    const answer = partition.router.select(routingRequestOf(read, prompt, 'preview', null, read.affinityTarget))
     return answer.kind === 'refused' ? { refused: answer } : { decision: answer, candidates: answer.explain().candidates }
   }
 }

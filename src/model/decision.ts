@@ -142,5 +142,8 @@ export interface Parked {
   cancel(): void
 }
 
-/** Takes the answer to a parked request. Called at most once. Must not throw. */
-export type OnDecided = (answer: Decision | Refusal) => void
+/**
+ * Takes the answer to a parked request. Called at most once. Must not throw. `keepsOverlap`: the decision took the overlap that was found on
+ * arrival, and did not look again.
+ */
+export type OnDecided = (answer: Decision | Refusal, keepsOverlap?: boolean) => void

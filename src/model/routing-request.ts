@@ -37,6 +37,11 @@ export interface RoutingRequest {
   readonly blockMmInfos?: readonly (BlockMmInfo | null)[]
   /** The caller's choice of worker: no scoring. A missing rank means the worker's only one. */
   readonly pin?: { readonly workerId: WorkerId; readonly dpRank: number | null }
+  /**
+   * Where the request belongs: chosen alone if it is eligible there, otherwise it does not count. Whether the request waits does not depend
+   * on it, and named policies are not bound by it. Null rank: any of the worker's.
+   */
+  readonly affinity?: { readonly workerId: WorkerId; readonly dpRank: number | null }
   /** A rank asked for without a worker: only such ranks are eligible. */
   readonly dpRank?: number
   readonly allowedWorkerIds?: ReadonlySet<WorkerId>

@@ -1,4 +1,4 @@
-/** The waiting requests of one policy class, the next one first. Source: router-algorithm 10. */
+/** Waiting requests in their order, the next one first. Source: router-algorithm 10. */
 import type { QueuePolicy } from './policy-profile.ts'
 
 /** What the order depends on. Constant while the request waits. */
@@ -9,12 +9,14 @@ export interface QueueItem {
   readonly score: number
   /** Order of arrival. */
   readonly sequence: number
+  /** The rank that it is pinned to; null: any worker may take it. Pinned requests wait by rank. */
+  readonly lane: string | null
   readonly promptTokens: number
   /** Most prompt tokens that an eligible rank had cached on arrival. */
   readonly cachedTokens: number
   /** Prompt tokens to compute, at least 1: what the request costs its class. */
   readonly cost: number
-  /** Place in its class; -1: waits nowhere. Written by `ClassQueue` alone. */
+  /** Place in its heap; -1: waits nowhere. Written by `ClassQueue` alone. */
   position: number
 }
 
@@ -37,9 +39,6 @@ export function compareItems(a: QueueItem, b: QueueItem): number {
 /** A binary heap whose items know their place. Cost: logarithmic to add and remove, constant to look. */
 export class ClassQueue<Item extends QueueItem> {
   readonly #heap: Item[] = []
-  /** Sums over the waiting items. */
-  promptTokens = 0
-  cachedTokens = 0
 
   get size(): number {
     return this.#heap.length
@@ -55,23 +54,20 @@ export class ClassQueue<Item extends QueueItem> {
   }
 
   push(item: Item): void {
-    this.promptTokens += item.promptTokens
-    this.cachedTokens += item.cachedTokens
     this.#heap.push(item)
     this.#rise(item, this.#heap.length - 1)
   }
 
-  /** Without effect when the item waits nowhere. */
-  remove(item: Item): void {
+  /** Whether the item was here; if not, nothing happens. */
+  remove(item: Item): boolean {
     const { position } = item
-    if (this.#heap[position] !== item) return
+    if (this.#heap[position] !== item) return false
     item.position = -1
-    this.promptTokens -= item.promptTokens
-    this.cachedTokens -= item.cachedTokens
     const last = this.#heap.pop()!
-    if (last === item) return
+    if (last === item) return true
     if (position > 0 && compareItems(last, this.#heap[(position - 1) >> 1]!) < 0) this.#rise(last, position)
     else this.#sink(last, position)
+    return true
   }
 
   #rise(item: Item, from: number): void {

@@ -13,7 +13,7 @@ interface Item extends QueueItem {
 let sequence = 0
 const itemOf = (given: Partial<Item>): Item => {
   sequence += 1
-  return { label: `i${sequence}`, strictPriority: 0, deadlineMs: Infinity, score: 0, promptTokens: given.cost ?? 1, cachedTokens: 0, cost: 1, ...given, sequence, position: -1 }
+  return { label: `i${sequence}`, strictPriority: 0, deadlineMs: Infinity, score: 0, promptTokens: given.cost ?? 1, cachedTokens: 0, cost: 1, lane: null, ...given, sequence, position: -1 }
 }
 const classOf = (name: string, quantum: number, more: Partial<PolicyClass> = {}): PolicyClass =>
   ({ name, family: null, bucket: null, policy: 'fcfs', quantum, busyTokens: 1, busyFraction: null, limits: { requests: null, promptTokens: null, cachedTokens: null }, ...more })
@@ -26,7 +26,7 @@ test('order: strict priority, deadline, score, arrival', () => {
   const order: string[] = []
   for (let head = queue.head; head !== undefined; head = queue.head) { order.push(head.label); queue.remove(head) }
   assert.deepEqual(order, ['strict', 'dueFirst', 'due', 'scored', 'late', 'later'])
-  assert.deepEqual([queue.promptTokens, queue.cachedTokens, queue.size], [0, 0, 0])
+  assert.equal(queue.size, 0)
 })
 
 test('scores: seconds of head start, or weight per uncached token', () => {
@@ -72,6 +72,35 @@ test('a class whose first request may not go holds back nobody else', () => {
   assert.deepEqual([queue.pop(mayGo), queue.pop(mayGo), queue.size], [other, null, 2])
 })
 
+test('a pinned request that may not go holds back its own lane alone, and is asked again when there may be room', () => {
+  const queue = new PolicyQueue<Item>([classOf('a', 10)])
+  const items = { stuck: itemOf({ lane: '1:0', strictPriority: 1 }), behind: itemOf({ lane: '1:0' }), other: itemOf({ lane: '2:0' }), shared: itemOf({}) }
+  for (const item of Object.values(items)) queue.push(item, 0)
+  let asked = 0
+  const mayGo = (item: Item): boolean => { asked += 1; return item.lane !== '1:0' }
+  assert.deepEqual([queue.pop(mayGo), queue.pop(mayGo), queue.pop(mayGo), queue.size], [items.other, items.shared, null, 2])
+  asked = 0
+  assert.equal(queue.pop(mayGo), null)
+  assert.equal(asked, 0, 'a blocked lane is not asked again')
+  queue.recheck()
+  assert.deepEqual([queue.pop(() => true), queue.pop(() => true), queue.queueOf(0).promptTokens], [items.stuck, items.behind, 0])
+})
+
+test('a class that is left by its last request begins anew', () => {
+  const classes = [classOf('a', 7), classOf('b', 100)]
+  const queue = new PolicyQueue<Item>(classes)
+  const [big, next, small] = [itemOf({ cost: 20 }), itemOf({ cost: 12 }), itemOf({ cost: 1 })]
+  queue.push(big, 0)
+  queue.push(small, 1)
+  assert.equal(queue.pop(() => true), small, 'class a has put 7 aside')
+  queue.remove(big, 0)
+  queue.push(next, 0)
+  const other = itemOf({ cost: 100 })
+  queue.push(other, 1)
+  // With the 7 it had, class a could pay 12 in its turn.
+  assert.equal(queue.pop(() => true), other)
+})
+
 test('shares follow the quanta: over a long backlog no class is off by more than its largest request', () => {
   const classes = [classOf('a', 300), classOf('b', 100)]
   const queue = new PolicyQueue<Item>(classes)
@@ -87,6 +116,7 @@ test('shares follow the quanta: over a long backlog no class is off by more than
 
 const anyItem = fc.record({
   strictPriority: fc.integer({ min: 0, max: 2 }), deadlineMs: fc.constantFrom(Infinity, 5, 9), score: fc.integer({ min: -3, max: 3 }), cost: fc.integer({ min: 1, max: 300 }),
+  lane: fc.constantFrom(null, null, 'a', 'b'),
 })
 const anyStep = fc.oneof(
   { weight: 3, arbitrary: fc.record({ do: fc.constant('push' as const), item: anyItem, at: fc.nat(3) }) },
@@ -110,6 +140,7 @@ test('the same requests go in the same order as with the plain oracle', () => {
       } else if (step.do === 'pop') {
         const mayGo = (item: Item): boolean => item.cost % 8 !== step.blocked
         const expected = oracle.pop(mayGo)
+        queue.recheck()
         assert.equal(queue.pop(mayGo), expected)
         if (expected !== null) waiting.splice(waiting.findIndex(([item]) => item === expected), 1)
       } else if (waiting.length > 0) {

@@ -1,5 +1,6 @@
 /** Waiting requests of all classes, served by deficit round robin. Source: router-algorithm 10. */
-import { ClassQueue, type QueueItem } from './class-queue.ts'
+import { ClassLanes } from './class-lanes.ts'
+import type { QueueItem } from './class-queue.ts'
 import type { PolicyClass } from './policy-profile.ts'
 
 export type LimitKind = 'requests' | 'raw_isl_tokens' | 'cached_tokens'
@@ -11,41 +12,37 @@ export interface LimitReached {
   readonly limit: number
 }
 
-/** Whether the first request of a class may go now. */
+/** Whether a request that stands first in its lane may go now. */
 export type DispatchTest<Item> = (item: Item, classIndex: number) => boolean
-
-/** A class that has a first request which may go, in one `pop`. */
-const open = 1
-const closed = 2
 
 /**
  * Waiting requests by class.
  *
- * State: one heap and one deficit per class, the cursor of the round, and the class that may go on with what its deficit has left.
- * Deterministic: depends on the calls alone. Cost of `pop`: one test per class, and a removal.
+ * State: lanes and a deficit per class, the cursor of the round, and the class that may go on with what its deficit has left.
+ * Deterministic: depends on the calls alone. Cost of `pop`: one test per class and lane that is not known to be blocked, and a removal.
  */
 export class PolicyQueue<Item extends QueueItem> {
   readonly #classes: readonly PolicyClass[]
-  readonly #queues: readonly ClassQueue<Item>[]
+  readonly #queues: readonly ClassLanes<Item>[]
   readonly #deficits: Float64Array
-  /** What is known of each class's first request in the present `pop`: 0 = not asked yet. */
-  readonly #asked: Uint8Array
+  /** Each class's request that may go in the present `pop`; null: not asked yet, undefined: none. */
+  readonly #candidates: (Item | null | undefined)[]
   #cursor = 0
   #carry = -1
   #size = 0
 
   constructor(classes: readonly PolicyClass[]) {
     this.#classes = classes
-    this.#queues = classes.map(() => new ClassQueue<Item>())
+    this.#queues = classes.map(() => new ClassLanes<Item>())
     this.#deficits = new Float64Array(classes.length)
-    this.#asked = new Uint8Array(classes.length)
+    this.#candidates = classes.map(() => null)
   }
 
   get size(): number {
     return this.#size
   }
 
-  queueOf(classIndex: number): ClassQueue<Item> {
+  queueOf(classIndex: number): ClassLanes<Item> {
     return this.#queues[classIndex]!
   }
 
@@ -66,9 +63,14 @@ export class PolicyQueue<Item extends QueueItem> {
   /** Takes a waiting item out, whatever its turn. Without effect when it does not wait. */
   remove(item: Item, classIndex: number): void {
     const queue = this.#queues[classIndex]!
-    const before = queue.size
-    queue.remove(item)
-    this.#size -= before - queue.size
+    if (!queue.remove(item)) return
+    this.#size -= 1
+    if (queue.size === 0) this.#deficits[classIndex] = 0
+  }
+
+  /** Room may have been made: pinned requests are asked again. */
+  recheck(): void {
+    for (const queue of this.#queues) queue.recheck()
   }
 
   /** Takes out the next item that may go, or gives null. */
@@ -77,7 +79,7 @@ export class PolicyQueue<Item extends QueueItem> {
       this.#carry = -1
       return null
     }
-    this.#asked.fill(0)
+    this.#candidates.fill(null)
     const carried = this.#carry
     this.#carry = -1
     if (carried >= 0 && this.#isOpen(carried, mayGo) && this.#isPaid(carried)) return this.#take(carried)
@@ -105,37 +107,34 @@ export class PolicyQueue<Item extends QueueItem> {
     const count = this.#classes.length
     let rounds = Infinity
     for (let index = 0; index < count; index++) {
-      if (this.#asked[index] !== open) continue
-      const missing = this.#queues[index]!.head!.cost - this.#deficits[index]!
-      rounds = Math.min(rounds, Math.ceil(missing / this.#classes[index]!.quantum))
+      const candidate = this.#candidates[index]
+      if (candidate) rounds = Math.min(rounds, Math.ceil((candidate.cost - this.#deficits[index]!) / this.#classes[index]!.quantum))
     }
     if (rounds === Infinity) return null
     for (let index = 0; index < count; index++) {
-      if (this.#asked[index] === open) this.#deficits[index]! += rounds * this.#classes[index]!.quantum
+      if (this.#candidates[index]) this.#deficits[index]! += rounds * this.#classes[index]!.quantum
     }
     for (let step = 0; step < count; step++) {
       const index = (this.#cursor + step) % count
-      if (this.#asked[index] === open && this.#isPaid(index)) return this.#take(index)
+      if (this.#candidates[index] && this.#isPaid(index)) return this.#take(index)
     }
     return null
   }
 
   #isOpen(index: number, mayGo: DispatchTest<Item>): boolean {
-    if (this.#asked[index] === 0) {
-      const { head } = this.#queues[index]!
-      this.#asked[index] = head !== undefined && mayGo(head, index) ? open : closed
-    }
-    return this.#asked[index] === open
+    if (this.#candidates[index] === null) this.#candidates[index] = this.#queues[index]!.next((item) => mayGo(item, index))
+    return this.#candidates[index] !== undefined
   }
 
   #isPaid(index: number): boolean {
-    return this.#queues[index]!.head!.cost <= this.#deficits[index]!
+    return this.#candidates[index]!.cost <= this.#deficits[index]!
   }
 
   #take(index: number): Item {
     const queue = this.#queues[index]!
-    const item = queue.head!
-    this.remove(item, index)
+    const item = this.#candidates[index]!
+    queue.remove(item)
+    this.#size -= 1
     this.#cursor = (index + 1) % this.#classes.length
     const left = Math.max(0, this.#deficits[index]! - item.cost)
     this.#deficits[index] = queue.size === 0 ? 0 : left

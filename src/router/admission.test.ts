@@ -97,14 +97,53 @@ test('a request that is cancelled leaves the queue and is never answered', () =>
   assert.equal(outcomes.length, 2)
 })
 
-test('a pinned head that waits for its worker holds back its class; cancelled, the next goes', () => {
+test('a head that waits for its worker holds back its class; cancelled, the next goes', () => {
   const { router, late, ask, submit } = setUp({ profile: singleClassProfile(0.5) }, [worker(1n), worker(2n)])
   submit(ask('a', 60, { pin: { workerId: 1n, dpRank: 0 } }))
-  const head = submit(ask('b', 9, { pin: { workerId: 1n, dpRank: 0 } }))
+  const head = submit(ask('b', 9, { allowedWorkerIds: new Set([1n]) }))
   assert.ok(isParked(head))
   assert.ok(isParked(submit(ask('c', 9))), 'worker 2 is free, but an arrival never overtakes')
   head.cancel()
   assert.deepEqual([late, router.parkedCount], [['c@2'], 0])
+})
+
+test('a pinned request that waits for its rank holds back those of this rank alone', () => {
+  const { router, late, ask, submit } = setUp({ profile: singleClassProfile(0.5) }, [worker(1n), worker(2n)])
+  const pin = { workerId: 1n, dpRank: 0 }
+  submit(ask('a', 60, { pin }))
+  assert.ok(isParked(submit(ask('b', 9, { pin }))))
+  assert.equal(submit(ask('c', 9)), 'c@2')
+  assert.equal(submit(ask('d', 9, { pin: { workerId: 2n, dpRank: 0 } })), 'd@2')
+  assert.ok(isParked(submit(ask('e', 9, { pin }))))
+  router.free('a')
+  assert.deepEqual(late, ['b@1', 'e@1'])
+})
+
+test('a request that belongs to a busy rank does not wait for it while another has room, and goes there all the same', () => {
+  const { ask, submit } = setUp({ profile: singleClassProfile(0.5) }, [worker(1n), worker(2n)])
+  submit(ask('a', 60, { pin: { workerId: 1n, dpRank: 0 } }))
+  assert.equal(submit(ask('b', 9, { affinity: { workerId: 1n, dpRank: null } })), 'b@1')
+  assert.equal(submit(ask('c', 9, { affinity: { workerId: 9n, dpRank: null } })), 'c@2', 'a target that is not there does not count')
+})
+
+test('a request that nobody may take waits behind its class, and is refused in its turn', () => {
+  const { router, late, ask, submit } = setUp()
+  assert.equal(submit(ask('a', 60)), 'a@1')
+  assert.equal(submit(ask('b', 9, { requiredTaints: ['gold'] })), 'b:none-eligible', 'nothing waits')
+  assert.ok(isParked(submit(ask('c', 9))))
+  assert.ok(isParked(submit(ask('d', 9, { requiredTaints: ['gold'] }))))
+  router.free('a')
+  assert.deepEqual(late, ['c@1', 'd:none-eligible'])
+})
+
+test('a class that never queues takes no turns: its requests go at once or are refused', () => {
+  const limits = { requests: 0, promptTokens: null, cachedTokens: null }
+  const base = singleClassProfile(0.5)
+  const { router, late, ask, submit } = setUp({ profile: { ...base, classes: [{ ...base.classes[0]!, limits }] } })
+  assert.equal(submit(ask('a', 60)), 'a@1')
+  assert.equal(submit(ask('b', 9)), 'b:queue-limit')
+  router.free('a')
+  assert.deepEqual([late, submit(ask('c', 9))], [[], 'c@1'])
 })
 
 test('a wait has an end: the time limit of the router, the deadline of the request', () => {
@@ -175,7 +214,7 @@ test('ids that are booked meanwhile are refused when their turn comes', () => {
   assert.deepEqual(late, ['twin@1', 'twin:duplicate-request'])
 })
 
-test('overlap is that of the arrival, until the wait was long or workers have changed', () => {
+test('overlap is that of the arrival, until the wait was long', () => {
   const cachedOf = (waitedSeconds: number, change?: (router: KvRouter) => void): number => {
     const { router, time, ask } = setUp({ profile: singleClassProfile(0) })
     const tokens = Uint32Array.from({ length: 8 }, (_, index) => 100 + index)
@@ -192,7 +231,7 @@ test('overlap is that of the arrival, until the wait was long or workers have ch
   }
   assert.equal(cachedOf(9), 0)
   assert.equal(cachedOf(10), 8)
-  assert.equal(cachedOf(1, (router) => { router.upsertWorker(worker(2n)); router.removeWorker(2n) }), 8)
+  assert.equal(cachedOf(1, (router) => { router.upsertWorker(worker(2n)); router.removeWorker(2n) }), 0)
 })
 
 test('whatever happens, each request is answered once or is still waiting, and nothing that may go waits', () => {

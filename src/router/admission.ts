@@ -7,11 +7,13 @@ import { createOverlapScores, growOverlapScores } from '../index/overlap-scores.
 import type { OverlapScores } from '../index/contract.ts'
 import type { Decision, OnDecided, Parked, Refusal } from '../model/decision.ts'
 import { promptTokensOf, type RoutingRequest } from '../model/routing-request.ts'
+import type { WorkerRank } from '../model/worker.ts'
 import type { Clock } from '../ports.ts'
 import { orderScore, type QueueItem } from '../queue/class-queue.ts'
 import { Classifier, type PolicyClass, type PolicyProfile } from '../queue/policy-profile.ts'
 import { PolicyQueue } from '../queue/policy-queue.ts'
 import type { Prompt } from './prompt.ts'
+import type { WorkerDirectory } from './worker-directory.ts'
 import { queueClosed, queueFull, queueLimitReached, queueTimeout } from './refusals.ts'
 
 /** How requests wait. */
@@ -55,9 +57,11 @@ export interface QueueListener {
 
 /** What admission asks of its router. Candidates, columns and scores are those of the last `collect` and `measure`. */
 export interface AdmissionHost {
-  /** What is wrong with the request as such. */
+  /** What is wrong with the request as such, whoever may take it. */
   invalid(request: RoutingRequest, book: boolean): Refusal | null
   collect(request: RoutingRequest): Refusal | null
+  /** The same for the choice itself: where the request belongs, if that may be. */
+  collectHeld(request: RoutingRequest): Refusal | null
   readPrompt(request: RoutingRequest): Prompt
   /** `kept`: overlap found before, instead of a look-up. */
   measure(prompt: Prompt, kept: OverlapScores | null): void
@@ -73,8 +77,15 @@ export interface AdmissionHost {
   refuse(request: RoutingRequest, refused: Refusal): Refusal
   noWorkers(request: RoutingRequest): Refusal
   workerCount(): number
-  /** Changes when a slot may have got another owner. */
-  membership(): number
+  readonly directory: Pick<WorkerDirectory, 'rankOf' | 'slotOf'>
+}
+
+/** Blocks of a prompt that one rank holds, by tier. */
+interface RankOverlap {
+  readonly rank: WorkerRank
+  readonly device: number
+  readonly host: number
+  readonly disk: number
 }
 
 interface Waiting extends QueueItem, ParkedNote {
@@ -85,9 +96,8 @@ interface Waiting extends QueueItem, ParkedNote {
   readonly onDecided: OnDecided
   readonly book: boolean
   readonly arrivedMs: number
-  readonly membership: number
-  /** Four numbers per rank with overlap: slot, device, host, disk blocks. Null: nothing was looked up. */
-  readonly overlap: Uint32Array | null
+  /** What was found on arrival; null: nothing was looked up. */
+  readonly overlap: readonly RankOverlap[] | null
   answer: Decision | Refusal | null
   /** The caller knows that it waits; before, the answer is returned. */
   isParked: boolean
@@ -138,16 +148,21 @@ export class Admission {
     })
   }
 
-  /** `book` false: the answer waits its turn and changes nothing. */
+  /** `book` false: the answer waits its turn and changes nothing. A request that nobody may take waits in its class, too. */
   submit(request: RoutingRequest, onDecided: OnDecided, book: boolean): Decision | Refusal | Parked {
     const host = this.#host
-    const refused = host.invalid(request, book) ?? host.collect(request)
+    const refused = host.invalid(request, book) ?? (host.workerCount() === 0 ? host.noWorkers(request) : null)
     if (refused !== null) return host.refuse(request, refused)
-    const mayGoAtOnce = this.#classes.length === 1 && this.#queue.size === 0 && !host.isBusy(this.#classes[0]!)
+    const noneMay = host.collect(request)
+    if (this.#classes.length === 1 && this.#queue.size === 0 && (noneMay !== null || !host.isBusy(this.#classes[0]!))) return this.#atOnce(request, noneMay, book)
     const prompt = host.readPrompt(request)
     host.measure(prompt, null)
-    if (mayGoAtOnce) return host.choose(request, prompt, book)
-    const item = this.#enter(request, prompt, onDecided, book)
+    const classOf = this.#classOf(request, host.bestCachedTokens())
+    const policyClass = this.#classes[classOf.index]!
+    const isFree = this.#queue.queueOf(classOf.index).size === 0 && (noneMay !== null || !host.isBusy(policyClass))
+    // A class in which nothing waits takes no turns.
+    if (isFree && neverQueues(policyClass)) return this.#atOnce(request, noneMay, book)
+    const item = this.#enter({ request, prompt, onDecided, book, ...classOf }, isFree)
     if ('kind' in item) return host.refuse(request, item)
     this.#drain()
     if (item.answer !== null) return item.answer
@@ -156,32 +171,46 @@ export class Admission {
     return { kind: 'parked', requestId: request.requestId, cancel: () => this.#cancel(item) }
   }
 
-  /** Puts a measured request into its class, or says why it may not wait. */
-  #enter(request: RoutingRequest, prompt: Prompt, onDecided: OnDecided, book: boolean): Waiting | Refusal {
+  /** Chooses outside the classes. `noneMay`: what the candidates were collected with. */
+  #atOnce(request: RoutingRequest, noneMay: Refusal | null, book: boolean): Decision | Refusal {
     const host = this.#host
+    const refused = noneMay ?? (request.affinity === undefined ? null : host.collectHeld(request))
+    if (refused !== null) return host.refuse(request, refused)
+    const prompt = host.readPrompt(request)
+    host.measure(prompt, null)
+    return host.choose(request, prompt, book)
+  }
+
+  #classOf(request: RoutingRequest, cached: number): { readonly index: number; readonly promptTokens: number; readonly cachedTokens: number } {
     const promptTokens = promptTokensOf(request)
-    const cachedTokens = Math.min(host.bestCachedTokens(), promptTokens)
-    const classIndex = this.#classifier.classOf(request.policyClass, promptTokens - cachedTokens)
-    const policyClass = this.#classes[classIndex]!
-    const goesOn = this.#queue.queueOf(classIndex).size === 0 && !host.isBusy(policyClass)
-    const refused = goesOn ? null : this.#waitRefusal(request, classIndex)
+    const cachedTokens = Math.min(cached, promptTokens)
+    return { index: this.#classifier.classOf(request.policyClass, promptTokens - cachedTokens), promptTokens, cachedTokens }
+  }
+
+  /** Puts a measured request into its class, or says why it may not wait. `isFree`: it is the only one of its class, and may go. */
+  #enter(
+    { request, prompt, onDecided, book, index, promptTokens, cachedTokens }: Pick<Waiting, 'request' | 'prompt' | 'onDecided' | 'book' | 'promptTokens' | 'cachedTokens'> & { readonly index: number },
+    isFree: boolean,
+  ): Waiting | Refusal {
+    const policyClass = this.#classes[index]!
+    const refused = isFree ? null : this.#waitRefusal(request, index)
     if (refused !== null) return refused
     const arrivedMs = this.#clock.nowMs()
     const cost = Math.max(1, promptTokens - cachedTokens)
     this.#sequence += 1
     const item: Waiting = {
-      request, prompt, classIndex, policyClass: policyClass.name, onDecided, book, arrivedMs, promptTokens, cachedTokens, cost,
+      request, prompt, classIndex: index, policyClass: policyClass.name, onDecided, book, arrivedMs, promptTokens, cachedTokens, cost,
       strictPriority: request.strictPriority ?? 0,
       deadlineMs: request.queueDeadlineMs ?? Infinity,
       score: orderScore(policyClass.policy, request.priorityJumpSeconds ?? 0, (arrivedMs - this.#startMs) / 1000, cost),
       sequence: this.#sequence,
+      lane: request.pin === undefined ? null : `${request.pin.workerId}:${request.pin.dpRank ?? ''}`,
       position: -1,
-      membership: host.membership(),
-      overlap: goesOn ? null : sparse(host.overlap()),
+      overlap: isFree ? null : this.#found(),
       answer: null,
       isParked: false,
     }
-    this.#queue.push(item, classIndex)
+    this.#queue.push(item, index)
     return item
   }
 
@@ -227,7 +256,9 @@ export class Admission {
 
   /** Lets go who may: call after every change of loads or workers. Cost: one test per class when nobody may. */
   recheck(): void {
-    if (this.#queue.size > 0) this.#drain()
+    if (this.#queue.size === 0) return
+    this.#queue.recheck()
+    this.#drain()
   }
 
   /** Ends waits that are too long, then `recheck`. Cost: linear in what waits. */
@@ -272,22 +303,35 @@ export class Admission {
   #dispatch(item: Waiting): void {
     const { request, prompt, book } = item
     const host = this.#host
-    const refused = host.invalid(request, book) ?? host.collect(request)
+    const refused = host.invalid(request, book) ?? host.collectHeld(request)
     if (refused !== null) {
       this.#answer(item, 'refused', host.refuse(request, refused))
       return
     }
-    host.measure(prompt, this.#keptOverlap(item))
+    const kept = this.#keptOverlap(item)
+    host.measure(prompt, kept)
     const answer = host.choose(request, prompt, book)
-    this.#answer(item, answer.kind === 'chosen' ? 'dispatched' : 'refused', answer)
+    this.#answer(item, answer.kind === 'chosen' ? 'dispatched' : 'refused', answer, kept !== null)
   }
 
-  /** What was found on arrival, unless that is too old or slots may have changed hands. */
-  #keptOverlap({ overlap, arrivedMs, membership }: Waiting): OverlapScores | null {
+  /** What was found on arrival, unless that is too old. */
+  #keptOverlap({ overlap, arrivedMs }: Waiting): OverlapScores | null {
     const { overlapRefreshAfterSeconds } = this.#settings
-    if (overlap === null || membership !== this.#host.membership()) return null
+    if (overlap === null) return null
     if (overlapRefreshAfterSeconds !== null && this.#clock.nowMs() - arrivedMs >= 1000 * overlapRefreshAfterSeconds) return null
-    return restored(overlap, this.#kept)
+    return restored(overlap, this.#kept, this.#host.directory)
+  }
+
+  /** Overlap of the last `measure`, of the ranks that have any. */
+  #found(): RankOverlap[] | null {
+    const scores = this.#host.overlap()
+    if (scores === null) return null
+    const { device, host, disk, slotCount } = scores
+    const found: RankOverlap[] = []
+    for (let slot = 0; slot < Math.min(slotCount, device.length); slot++) {
+      if (device[slot]! + host[slot]! + disk[slot]! > 0) found.push({ rank: this.#host.directory.rankOf(slot), device: device[slot]!, host: host[slot]!, disk: disk[slot]! })
+    }
+    return found
   }
 
   #end(item: Waiting, outcome: QueueOutcome, refused: Refusal): void {
@@ -297,11 +341,11 @@ export class Admission {
     this.#answer(item, outcome, this.#host.refuse(item.request, refused))
   }
 
-  #answer(item: Waiting, outcome: QueueOutcome, answer: Decision | Refusal): void {
+  #answer(item: Waiting, outcome: QueueOutcome, answer: Decision | Refusal, keepsOverlap = false): void {
     item.answer = answer
     if (!item.isParked) return
     this.#left(item, outcome)
-    item.onDecided(answer)
+    item.onDecided(answer, keepsOverlap)
   }
 
   #left(item: Waiting, outcome: QueueOutcome): void {
@@ -317,29 +361,24 @@ export class Admission {
   }
 }
 
-/** Four numbers per rank with any overlap. */
-function sparse(scores: OverlapScores | null): Uint32Array | null {
-  if (scores === null) return null
-  const { device, host, disk, slotCount } = scores
-  const found: number[] = []
-  for (let slot = 0; slot < Math.min(slotCount, device.length); slot++) {
-    if (device[slot]! + host[slot]! + disk[slot]! > 0) found.push(slot, device[slot]!, host[slot]!, disk[slot]!)
-  }
-  return Uint32Array.from(found)
-}
+/** Whether a class refuses what cannot go at once. */
+const neverQueues = ({ limits }: PolicyClass): boolean => limits.requests === 0 || limits.promptTokens === 0 || limits.cachedTokens === 0
 
-function restored(overlap: Uint32Array, scores: OverlapScores): OverlapScores {
-  const slots = overlap.length === 0 ? 1 : overlap[overlap.length - 4]! + 1
-  growOverlapScores(scores, slots)
+/** Fills `scores` with what was found for the ranks that are still there. */
+function restored(overlap: readonly RankOverlap[], scores: OverlapScores, directory: Pick<WorkerDirectory, 'slotOf'>): OverlapScores {
+  const slots = overlap.map(({ rank }) => directory.slotOf(rank.workerId, rank.dpRank))
+  const slotCount = 1 + Math.max(0, ...slots)
+  growOverlapScores(scores, slotCount)
   scores.device.fill(0)
   scores.host.fill(0)
   scores.disk.fill(0)
-  scores.slotCount = slots
-  for (let at = 0; at < overlap.length; at += 4) {
-    const slot = overlap[at]!
-    scores.device[slot] = overlap[at + 1]!
-    scores.host[slot] = overlap[at + 2]!
-    scores.disk[slot] = overlap[at + 3]!
+  scores.slotCount = slotCount
+  for (const [index, { device, host, disk }] of overlap.entries()) {
+    const slot = slots[index]!
+    if (slot < 0) continue
+    scores.device[slot] = device
+    scores.host[slot] = host
+    scores.disk[slot] = disk
   }
   return scores
 }

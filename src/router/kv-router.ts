@@ -23,13 +23,14 @@ import { Admission, type QueueReport } from './admission.ts'
 import { Bookings } from './bookings.ts'
 import { decisionOf, effectivePrefillTokens } from './decision-of.ts'
 import { hashedPrompt, type Prompt } from './prompt.ts'
+import { heldToAffinity } from './affinity.ts'
 import { areAllBusy, bestCachedTokens } from './waiting-test.ts'
 import type { BoundCounts, ChangeableSettings, LoadRow, KvRouterPorts, OverlapQuery, OverlapReport, Router, RouterSettings } from './contract.ts'
 import { explainSelection } from './explanation.ts'
 import { durationsOf, scoringOf, type ScoringSettings } from './from-settings.ts'
 import { measureCandidates } from './measure.ts'
 import { OverloadWatch, type ReportedLoad } from './overload-watch.ts'
-import { resolvePin } from './pin.ts'
+import { collectPinned, pinNotAllowed } from './pin.ts'
 import { PoolIndex, type IndexMode } from './pool-index.ts'
 import { parksRequests } from '../queue/policy-profile.ts'
 import { PromptHasher } from './prompt-hasher.ts'
@@ -66,8 +67,6 @@ export class KvRouter implements Router {
   #asked: RoutingRequest | null = null
   /** Whether the last `measure` found overlap. */
   #lookedUp = false
-  /** Changes when a slot may have got another owner. */
-  #membership = 0
   /** Null: nothing ever waits. */
   #admission: Admission | null
 
@@ -159,7 +158,6 @@ export class KvRouter implements Router {
   #dropSlot(slot: RankSlot): void {
     this.#index.drop(slot)
     this.#loads.dropSlot(slot)
-    this.#membership += 1
     this.#directory.reuse(slot)
   }
 
@@ -223,8 +221,9 @@ export class KvRouter implements Router {
     const { queue } = this.settings
     if (queue === undefined || !parksRequests(queue.profile)) return null
     return new Admission(queue, {
-      invalid: (request, book) => this.#invalid(request, book),
+      invalid: (request, book) => this.#invalid(request, book) ?? (request.pin === undefined ? null : pinNotAllowed(request)),
       collect: (request) => this.#collect(request),
+      collectHeld: (request) => this.#collectHeld(request),
       readPrompt: (request) => this.#readPrompt(request),
       measure: (prompt, kept) => this.#measure(prompt, kept),
       overlap: () => this.#lookedUp ? this.#scores : null,
@@ -234,12 +233,12 @@ export class KvRouter implements Router {
       refuse: (request, refused) => this.#refuse(request, refused),
       noWorkers,
       workerCount: () => this.#directory.size,
-      membership: () => this.#membership,
+      directory: this.#directory,
     }, this.#ports.clock, this.#ports.listener ?? {})
   }
 
   #decide(request: RoutingRequest, book: boolean): Decision | Refusal {
-    const refused = this.#invalid(request, book) ?? this.#collect(request)
+    const refused = this.#invalid(request, book) ?? this.#collectHeld(request)
     if (refused !== null) return this.#refuse(request, refused)
     const prompt = this.#readPrompt(request)
     this.#measure(prompt, null)
@@ -293,10 +292,15 @@ export class KvRouter implements Router {
     return row
   }
 
+  /** The candidates of a choice: where the request belongs, if that may be. */
+  #collectHeld(request: RoutingRequest): Refusal | null {
+    return this.#collect(request.affinity === undefined || this.#scoring.twoTier !== null ? request : heldToAffinity(this.#directory, request))
+  }
+
   #collect(request: RoutingRequest): Refusal | null {
     this.#generation += 1
     this.#refreshLoads()
-    if (request.pin !== undefined) return this.#collectPinned(request)
+    if (request.pin !== undefined) return collectPinned(this.#selection, this.#directory, request, this.#overload.test, this.#mode !== null)
     const refused = this.#collectFrom(preferringOthers(request))
     return refused !== null && isAvoiding(request) ? this.#collectFrom(request) : refused
   }
@@ -312,13 +316,6 @@ export class KvRouter implements Router {
     if (this.#overload.test === null) return noneEligible(request, exclusions)
     this.#selection.collect(directory.ordered, directory.slots, request, null)
     return this.#selection.table.count > 0 ? allOverloaded(request, exclusions) : noneEligible(request, exclusions)
-  }
-
-  #collectPinned(request: RoutingRequest): Refusal | null {
-    const pinned = resolvePin(this.#directory, request, this.#overload.test)
-    if (typeof pinned !== 'number') return pinned
-    this.#selection.collectOne(pinned)
-    return null
   }
 
   #readPrompt(request: RoutingRequest): Prompt {

@@ -18,7 +18,7 @@ import { readPrompt } from './prompt.ts'
 import { Reservations } from './reservations.ts'
 import { readKey, readOverride, readReservation, readSelectBody, type ReservationBody, type SelectBody } from './select-body.ts'
 import { effectiveTokens, refusalAnswer, selectionJson, type BusyShares } from './selection-answers.ts'
-import { choose, routingRequestOf, steered, type Selected, type SelectionKind } from './selector.ts'
+import { choose, routingRequestOf, type Selected, type SelectionKind } from './selector.ts'
 import { boundTarget, commitSession, holdSession, sessionProblem } from './session-steering.ts'
 import { newRecord, patchedRecord, recordJson, servesRank, type WorkerRecord } from './worker-record.ts'
 import type { AffinityHold, AffinityTarget } from '../../affinity/affinity-table.ts'
@@ -199,10 +199,9 @@ export class SelectionService {
     accept: (selected: Selected) => Answer | null, end: () => void = () => undefined,
   ): Reply {
     const hashed = partition.hasher.forSelection(read.prompt, read.override?.assumeKvReuse)
-    // A session may yet refuse the rank, which then holds nothing of the prompt.
-    const prompt = kind === 'book' && sessionOf(read) !== null ? { ...hashed, assumesLater: true } : hashed
-    const request = routingRequestOf(read, prompt, requestId, call.policyClass)
-    return after(choose(partition, steered(partition, request, target), kind, call.signal), (outcome) => {
+    // The answer tells what was cached before, and a session may yet refuse the rank.
+    const prompt = kind === 'book' && partition.assumesBlocks ? { ...hashed, assumesLater: true } : hashed
+    return after(choose(partition, routingRequestOf(read, prompt, requestId, call.policyClass, target), kind, call.signal), (outcome) => {
       if ('kind' in outcome) {
         end()
         return refusalAnswer(outcome)

@@ -1,6 +1,6 @@
 /** One selection: from a checked body to the worker, with or without a booking. Source: router-algorithm 16.1. */
 import type { AffinityTarget } from '../../affinity/affinity-table.ts'
-import type { Decision, Refusal } from '../../model/decision.ts'
+import type { Decision, OnDecided, Refusal } from '../../model/decision.ts'
 import type { HashedPrompt, RoutingRequest } from '../../model/routing-request.ts'
 import type { WorkerDescription } from '../../model/worker.ts'
 import type { OverlapRow } from '../../router/contract.ts'
@@ -22,13 +22,15 @@ export interface Selected {
 const noTokens = new Uint32Array(0)
 
 /** The request that a body makes. */
-export function routingRequestOf(body: SelectBody, prompt: HashedPrompt, requestId: string, policyClass: string | null): RoutingRequest {
+export function routingRequestOf(
+  body: SelectBody, prompt: HashedPrompt, requestId: string, policyClass: string | null, affinity: AffinityTarget | null,
+): RoutingRequest {
   const { pinned, allowedWorkerIds, override, expectedOutputTokens } = body
   const { loraName, cacheSalt } = body.prompt
   return {
     requestId, model: body.key.model, tokens: noTokens, hashed: prompt,
     ...(loraName === null ? {} : { loraName }), ...(cacheSalt === null ? {} : { cacheNamespace: cacheSalt }),
-    ...(pinned === null ? {} : { pin: pinned }), ...(allowedWorkerIds === null ? {} : { allowedWorkerIds }),
+    ...(pinned === null ? {} : { pin: pinned }), ...(affinity === null ? {} : { affinity }), ...(allowedWorkerIds === null ? {} : { allowedWorkerIds }),
     ...(body.requiredTaints.length === 0 ? {} : { requiredTaints: body.requiredTaints }),
     ...(body.preferredTaints.size === 0 ? {} : { preferredTaints: body.preferredTaints }),
     ...(override === null ? {} : { override }), ...(expectedOutputTokens === null ? {} : { expectedOutputTokens }),
@@ -36,55 +38,41 @@ export function routingRequestOf(body: SelectBody, prompt: HashedPrompt, request
   }
 }
 
-/** A rank that no worker has. */
-const noRank = 0xffff_ffff
-
-/**
- * The request with its affinity: to the target alone where that may be chosen, so that a pin elsewhere cannot be served. Named policies are
- * not bound by it.
- */
-export function steered({ router }: Partition, request: RoutingRequest, target: AffinityTarget | null): RoutingRequest {
-  if (target === null || router.settings.selectionPolicy?.type === 'dynamo-two-tier-cost-fn') return request
-  const { workerId, dpRank } = target
-  if (request.allowedWorkerIds?.has(workerId) === false || !mayServe(router.worker(workerId), request, dpRank)) return request
-  const there: RoutingRequest = { ...request, allowedWorkerIds: new Set([workerId]), ...(dpRank === null ? {} : { dpRank }) }
-  const { pin } = request
-  return pin?.workerId === workerId && dpRank !== null && pin.dpRank !== dpRank ? { ...there, pin: { workerId, dpRank: noRank } } : there
-}
-
-function mayServe(worker: WorkerDescription | undefined, { requiredTaints = [] }: RoutingRequest, dpRank: number | null): boolean {
-  if (worker === undefined || (dpRank !== null && (dpRank < worker.dpStart || dpRank >= worker.dpStart + worker.dpSize))) return false
-  return requiredTaints.every((taint) => worker.taints.includes(taint))
-}
-
 /** Chooses, at once or when it is the request's turn. Errors: `CallerGone`. */
 export function choose(
-  partition: Partition, request: RoutingRequest, kind: SelectionKind, signal: AbortSignal | undefined,
+  { router }: Partition, request: RoutingRequest, kind: SelectionKind, signal: AbortSignal | undefined,
 ): Selected | Refusal | Promise<Selected | Refusal> {
-  const { router } = partition
   const prompt = request.hashed!
   const query = { tokens: noTokens, local: prompt.local }
-  // A booking may add to what is assumed, and what waits is judged by what it found on arrival.
-  const before = kind === 'book' && (partition.assumesBlocks || router.settings.queue !== undefined) ? router.overlap(query).rows : null
-  const found = (answer: Decision | Refusal): Selected | Refusal => {
-    if (answer.kind === 'refused') return answer
-    const overlap = before?.filter(({ workerId }) => workerId === answer.workerId) ?? router.overlap({ ...query, workerId: answer.workerId }).rows
-    return { decision: answer, prompt, overlap }
-  }
-  if (kind === 'advise') return found(router.select(request))
-  const waiting: { settle: ((answer: Decision | Refusal) => void) | null } = { settle: null }
-  const answer = router.submit(request, (decided) => waiting.settle?.(decided), kind === 'book')
-  if (answer.kind !== 'parked') return found(answer)
+  // A booking's own blocks are assumed later: what is looked up here is what the choice saw.
+  const found = (answer: Decision | Refusal, kept: readonly OverlapRow[] | null): Selected | Refusal =>
+    answer.kind === 'refused' ? answer : { decision: answer, prompt, overlap: kept ?? router.overlap({ ...query, workerId: answer.workerId }).rows }
+  if (kind === 'advise') return found(router.select(request), null)
+  const waiting: { settle: OnDecided | null } = { settle: null }
+  const answer = router.submit(request, (decided, keepsOverlap) => waiting.settle?.(decided, keepsOverlap), kind === 'book')
+  if (answer.kind !== 'parked') return found(answer, null)
+  const { rows } = router.overlap(query)
   return new Promise((resolve, reject) => {
     const leave = (): void => {
       answer.cancel()
       reject(new CallerGone())
     }
-    waiting.settle = (decided) => {
+    waiting.settle = (decided, keepsOverlap) => {
       signal?.removeEventListener('abort', leave)
-      resolve(found(decided))
+      resolve(found(decided, keepsOverlap === true && decided.kind === 'chosen' ? keptRows(rows, router.worker(decided.workerId)) : null))
     }
     if (signal?.aborted === true) leave()
     else signal?.addEventListener('abort', leave, { once: true })
+  })
+}
+
+/** What was found on arrival, for the ranks that the worker has now. */
+function keptRows(rows: readonly OverlapRow[], worker: WorkerDescription | undefined): readonly OverlapRow[] {
+  if (worker === undefined) return []
+  const { workerId, dpStart, dpSize } = worker
+  return Array.from({ length: dpSize }, (_, index) => {
+    const dpRank = dpStart + index
+    return rows.find((row) => row.workerId === workerId && row.dpRank === dpRank) ??
+      { workerId, dpRank, deviceBlocks: 0, hostExtensionBlocks: 0, diskExtensionBlocks: 0 }
   })
 }
