@@ -4,8 +4,8 @@
  * vLLM, SGLang and TensorRT-LLM publish MessagePack batches `[time, [events], rank]` whose events are tagged maps or tagged
  * arrays; both are read, mixed. A batch with one undecodable event is refused whole. Source: router-algorithm 3 and 3.1.
  */
-import type { RawEvent, RawEventBatch, RawPlacement } from '../kv-events/raw-event.ts'
-import { hashAt, type HashList } from '../model/hash-list.ts'
+import type { RawEvent, RawEventBatch } from '../kv-events/raw-event.ts'
+import type { HashList } from '../model/hash-list.ts'
 import type { BlockMmInfo } from '../model/kv-event.ts'
 import { KeyTable, MsgpackCursor, MsgpackError } from '../msgpack/cursor.ts'
 import { mmInfosOfExtraKeys, namespaceOfExtraKeys, readBlockMmInfos, readExtraKeys, readTextOrBytes, readTokenIds, type ExtraKeys } from './raw-kv-fields.ts'
@@ -62,24 +62,24 @@ function readI32(cursor: MsgpackCursor): number {
 
 // ---- Fields that both forms share ------------------------------------------------------------------------------------------
 
-/** What has been read of an event; undefined: not seen. */
-interface Fields extends Partial<RawPlacement> {
-  tag?: string
-  blockHashes?: HashList
-  parentHash?: bigint | null
-  tokens?: { readonly tokens: Uint32Array; readonly isEagle: boolean }
-  blockSize?: number
-  medium?: string | null
-  loraName?: string | null
+/** What has been read of an event; null: not seen, or nil. All fields from the beginning: objects of one shape. */
+class Fields {
+  tag: string | null = null
+  blockHashes: HashList | null = null
+  parentHash: bigint | null = null
+  tokens: { readonly tokens: Uint32Array; readonly isEagle: boolean } | null = null
+  blockSize: number | null = null
+  medium: string | null = null
+  loraName: string | null = null
   /** The event's own namespace; empty means none and wins over the extra keys. */
-  cacheSalt?: string | null
-  extraKeys?: ExtraKeys | null
-  mmInfos?: readonly (BlockMmInfo | null)[] | null
-  groupIndex?: number | null
-  attentionKind?: string | null
-  locality?: string | null
-  ownership?: string | null
-  sessionId?: string | null
+  cacheSalt: string | null = null
+  extraKeys: ExtraKeys | null = null
+  mmInfos: readonly (BlockMmInfo | null)[] | null = null
+  groupIndex: number | null = null
+  attentionKind: string | null = null
+  locality: string | null = null
+  ownership: string | null = null
+  sessionId: string | null = null
 }
 
 const readText = (cursor: MsgpackCursor): string | null => (cursor.tryNil() ? null : readTextOrBytes(cursor))
@@ -100,38 +100,39 @@ function readHashes(cursor: MsgpackCursor): HashList {
 
 function readParent(cursor: MsgpackCursor): bigint | null {
   if (cursor.tryNil()) return null
-  const words = new Uint32Array(2)
-  cursor.readHash(words, 0)
-  return hashAt(words, 0)
+  cursor.readHash(parentWords, 0)
+  return wideParent[0]!
 }
+
+/** One hash, as halves and whole. */
+const parentWords = new Uint32Array(2)
+const wideParent = new BigUint64Array(parentWords.buffer)
 
 /** A whole number from 0 on; beyond 2^53 it only has to differ from every block size. */
 const readSize = (cursor: MsgpackCursor): number => Number(cursor.readBigU64())
 
+const missing = (fields: Fields, name: string, offset: number): never => { throw new MsgpackError(`${fields.tag ?? 'event'} without ${name}`, offset) }
+
 /** The event that the fields make. Errors: a required field that was not seen. */
 function eventOf(fields: Fields, offset: number): RawEvent {
-  const missing = (name: string): never => { throw new MsgpackError(`${fields.tag ?? 'event'} without ${name}`, offset) }
-  const placement: RawPlacement = {
-    medium: fields.medium === '' ? null : (fields.medium ?? null), locality: fields.locality ?? null, ownership: fields.ownership ?? null,
-    groupIndex: fields.groupIndex ?? null, attentionKind: fields.attentionKind ?? null,
-  }
+  const { blockHashes, locality, ownership, groupIndex, attentionKind } = fields
+  const medium = fields.medium === '' ? null : fields.medium
   switch (fields.tag) {
     case 'Ignored': return { kind: 'ignored' }
-    case 'AllBlocksCleared': return { kind: 'cleared', ownership: placement.ownership }
-    case 'BlockRemoved': return { kind: 'removed', blockHashes: fields.blockHashes ?? missing('block_hashes'), ...placement }
+    case 'AllBlocksCleared': return { kind: 'cleared', ownership }
+    case 'BlockRemoved': return { kind: 'removed', blockHashes: blockHashes ?? missing(fields, 'block_hashes', offset), medium, locality, ownership, groupIndex, attentionKind }
     case 'BlockStored': {
-      const loraName = fields.loraName ?? null
-      const extraKeys = fields.extraKeys ?? null
-      const { tokens, isEagle } = fields.tokens ?? missing('token_ids')
+      const { loraName, extraKeys } = fields
+      const { tokens, isEagle } = fields.tokens ?? missing(fields, 'token_ids', offset)
       return {
-        kind: 'stored', ...placement, loraName, tokens, isEagle,
-        blockHashes: fields.blockHashes ?? missing('block_hashes'), parentHash: fields.parentHash ?? null,
-        blockSize: fields.blockSize ?? missing('block_size'),
-        cacheNamespace: fields.cacheSalt ?? namespaceOfExtraKeys(extraKeys, loraName),
-        mmInfos: fields.mmInfos ?? mmInfosOfExtraKeys(extraKeys), sessionId: fields.sessionId ?? null,
+        kind: 'stored', medium, locality, ownership, groupIndex, attentionKind, loraName, tokens, isEagle,
+        blockHashes: blockHashes ?? missing(fields, 'block_hashes', offset), parentHash: fields.parentHash,
+        blockSize: fields.blockSize ?? missing(fields, 'block_size', offset),
+        cacheNamespace: fields.cacheSalt ?? (extraKeys === null ? null : namespaceOfExtraKeys(extraKeys, loraName)),
+        mmInfos: fields.mmInfos ?? (extraKeys === null ? null : mmInfosOfExtraKeys(extraKeys)), sessionId: fields.sessionId,
       }
     }
-    case undefined: throw new MsgpackError('an event without type', offset)
+    case null: throw new MsgpackError('an event without type', offset)
     default: throw new MsgpackError(`unknown event type ${JSON.stringify(fields.tag.slice(0, 40))}`, offset)
   }
 }
@@ -164,7 +165,7 @@ const mapReaders: readonly ((cursor: MsgpackCursor, fields: Fields) => void)[] =
 
 function readMapEvent(cursor: MsgpackCursor): RawEvent {
   const start = cursor.offset
-  const fields: Fields = {}
+  const fields = new Fields()
   let hint = 0
   for (let left = cursor.readMapHeader(); left > 0; left -= 1) {
     const key = cursor.readKey(mapKeys, hint)
@@ -182,7 +183,8 @@ function readArrayEvent(cursor: MsgpackCursor): RawEvent {
   const start = cursor.offset
   const size = cursor.readArrayHeader()
   if (size === 0) throw new MsgpackError('an event without tag', start)
-  const fields: Fields = { tag: readTextOrBytes(cursor) }
+  const fields = new Fields()
+  fields.tag = readTextOrBytes(cursor)
   let left = size - 1
   const next = (): boolean => (left -= 1) >= 0
   switch (fields.tag) {
@@ -234,6 +236,7 @@ const trailingMax = 5
 
 /** Reads up to five slots behind the fixed ones; returns how many elements are left. */
 function readTrailing(cursor: MsgpackCursor, fields: Fields, left: number, withInfos: boolean): number {
+  if (left === 0) return 0
   const slots: Trailing[] = []
   for (; slots.length < trailingMax && slots.length < left;) slots.push(readSlot(cursor, withInfos))
   if (slots.length >= 4 && !slots.some(({ kind }) => kind === 'infos') && isPositional(slots)) {

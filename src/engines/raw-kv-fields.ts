@@ -30,8 +30,8 @@ export function readTokenIds(cursor: MsgpackCursor): { readonly tokens: Uint32Ar
   const count = cursor.readArrayHeader()
   const isEagle = count > 0 && cursor.peek() === 'array'
   const tokens = new Uint32Array(isEagle ? count + 1 : count)
-  for (let index = 0; index < count; index += 1) {
-    if (!isEagle) { tokens[index] = cursor.readU32(); continue }
+  if (!isEagle) cursor.readU32s(tokens, count)
+  else for (let index = 0; index < count; index += 1) {
     expectPair(cursor)
     tokens[index] = cursor.readU32()
     tokens[index + 1] = cursor.readU32()

@@ -65,6 +65,31 @@ test('keys are found by table, in any order and in long forms; unknown keys give
   assert.throws(() => cursor.readKey(table, 0), /expected a string key, found integer at byte 23/)
 })
 
+test('rows of small integers are as read one by one, to the end', () => {
+  fc.assert(fc.property(fc.array(integers, { maxLength: 30 }), (values) => {
+    const writer = new MsgpackWriter()
+    for (const value of values) writer.integer(value)
+    const bytes = writer.finish()
+    for (let end = 0; end <= bytes.length; end += 1) {
+      const [row, single] = [new MsgpackCursor(bytes, 0, end), new MsgpackCursor(bytes, 0, end)]
+      const [words, expected] = [new Uint32Array(values.length), new Uint32Array(values.length)]
+      const outcome = (read: () => void): string => {
+        try { read() } catch (error) { assert.ok(error instanceof MsgpackError); return error.message }
+        return 'ok'
+      }
+      assert.equal(outcome(() => row.readU32s(words, values.length)), outcome(() => { for (let at = 0; at < expected.length; at += 1) expected[at] = single.readU32() }))
+      assert.deepEqual(words, expected)
+    }
+  }), { numRuns: 60 })
+})
+
+test('short texts that share a place keep apart', () => {
+  fc.assert(fc.property(fc.array(fc.string({ maxLength: 33, unit: fc.constantFrom('a', 'b', 'é', '\0') }), { maxLength: 40 }), (texts) => {
+    const bytes = new MsgpackWriter().value([...texts, ...texts]).finish()
+    assert.deepEqual(new MsgpackCursor(bytes).readValue(), [...texts, ...texts])
+  }), { numRuns: 100 })
+})
+
 test('random bytes end in a MsgpackError or a value', () => {
   const attempt = (read: () => unknown): void => {
     try { read() } catch (error) { assert.ok(error instanceof MsgpackError, String(error)) }

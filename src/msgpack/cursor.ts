@@ -25,6 +25,32 @@ export const nestingMax = 64
 const utf8Decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
 const utf8Encoder = new TextEncoder()
 
+// Short texts mostly come again: one string for each, found by its bytes.
+const shortMax = 32
+const textSlots = 256
+const recentTexts: string[] = Array.from({ length: textSlots }, () => '')
+
+/** ASCII as a string; null for other bytes. */
+function shortText(bytes: Uint8Array, at: number, length: number): string | null {
+  let mixed = length
+  for (let unit = at; unit < at + length; unit += 1) mixed = (Math.imul(mixed, 31) + bytes[unit]!) | 0
+  const slot = (mixed ^ (mixed >>> 8) ^ (mixed >>> 16)) & (textSlots - 1)
+  const recent = recentTexts[slot]!
+  if (recent.length === length) {
+    let same = 0
+    while (same < length && recent.charCodeAt(same) === bytes[at + same]) same += 1
+    if (same === length) return recent
+  }
+  let text = ''
+  for (let unit = at; unit < at + length; unit += 1) {
+    const code = bytes[unit]!
+    if (code >= 0x80) return null
+    text += String.fromCharCode(code)
+  }
+  recentTexts[slot] = text
+  return text
+}
+
 /** Key names as encoded items, for `MsgpackCursor.readKey`. Names are at most 31 bytes of ASCII. */
 export class KeyTable {
   readonly encoded: readonly Uint8Array[]
@@ -121,17 +147,15 @@ export class MsgpackCursor {
     else if (byte === 0xda) length = this.#sized(2)
     else if (byte === 0xdb) length = this.#sized(4)
     else return this.#expected('a string')
-    const raw = this.#take(length, start)
-    if (length <= 32) {
-      let text = ''
-      for (const unit of raw) {
-        if (unit >= 0x80) { text = ''; break }
-        text += String.fromCharCode(unit)
-      }
-      if (text.length === length) return text
+    if (length > this.end - this.offset) throw new MsgpackError(`${length} bytes promised, ${this.end - this.offset} left`, start)
+    const at = this.offset
+    this.offset += length
+    if (length <= shortMax) {
+      const text = shortText(this.bytes, at, length)
+      if (text !== null) return text
     }
     try {
-      return utf8Decoder.decode(raw)
+      return utf8Decoder.decode(this.bytes.subarray(at, at + length))
     } catch {
       throw new MsgpackError('a string that is not UTF-8', start)
     }
@@ -198,6 +222,22 @@ export class MsgpackCursor {
     const value = this.readInteger()
     if (typeof value !== 'number' || value < 0 || value > 0xffffffff) throw new MsgpackError(`${value} is not a u32`, start)
     return value
+  }
+
+  /** `count` integers in [0, 2^32) in a row. Errors: others. */
+  readU32s(words: Uint32Array, count: number): void {
+    const { bytes } = this
+    let at = this.offset
+    for (let index = 0; index < count; index += 1) {
+      const byte = bytes[at]!
+      // The forms of token ids, far from the end; all else below.
+      if (at + 5 > this.end) { this.offset = at; words[index] = this.readU32(); at = this.offset }
+      else if (byte < 0x80) { words[index] = byte; at += 1 }
+      else if (byte === 0xcd) { words[index] = (bytes[at + 1]! << 8) | bytes[at + 2]!; at += 3 }
+      else if (byte === 0xce) { words[index] = (bytes[at + 1]! << 24) | (bytes[at + 2]! << 16) | (bytes[at + 3]! << 8) | bytes[at + 4]!; at += 5 }
+      else { this.offset = at; words[index] = this.readU32(); at = this.offset }
+    }
+    this.offset = at
   }
 
   /** An integer in [0, 2^64) as a bigint. Errors: others. */
