@@ -44,8 +44,7 @@ const answer = (): Promise<ScriptedWorker> => small.worker((incoming, response) 
   response.end()
 })
 const ask = (): Promise<WireValue[]> => small.call('dynamo.router.generate', { token_ids: [1, 2, 3], stop_conditions: { max_tokens: 1 } })
-/** `other`: the score of all other workers; infinite ones are never drawn by a temperature. */
-const prefers = (worker: ScriptedWorker, name: string, other = 1): string => `import { definePolicy } from 'warmpath'\nexport default definePolicy({ name: '${name}', score: ({ workerId }) => (workerId === ${worker.id}n ? 0 : ${other}) })\n`
+const prefers = (worker: ScriptedWorker, name: string): string => `import { definePolicy } from 'warmpath'\nexport default definePolicy({ name: '${name}', score: ({ workerId }) => (workerId === ${worker.id}n ? 0 : 1) })\n`
 
 /** Requests one after the other in several streams until it is told to stop. */
 function load(streams: number): { readonly failures: unknown[]; readonly sent: () => number; stop(): Promise<void> } {
@@ -112,7 +111,7 @@ test('a shadow policy under load changes nothing and is told of', async () => {
 
 test('SIGHUP reads config, policy classes and policy anew, all or nothing', async () => {
   const [first, second] = [await answer(), await answer()]
-  const policy = file('policy.js', prefers(first, 'own', Infinity))
+  const policy = file('policy.js', prefers(first, 'own'))
   const config = file('config.yaml', `router-temperature: 0\npolicy: ${policy}\n`)
   const classes = (name: string): string => `default_policy_family: all\nuncached_isl_buckets:\n  - { min_tokens: 0, bucket: any }\npolicy_classes:\n  - { name: ${name}, policy_family: all, cache_bucket: any, quantum: 1, prefill_busy_threshold: 100 }\n`
   const { live, service } = await small.liveRouter(['--config', config, '--router-policy-config', file('classes.yaml', classes('old'))])

@@ -93,6 +93,18 @@ export class TextModels {
   }
 }
 
-/** Equal for cards with the same file contents, wherever they lie, that are read for the same use. */
-export const fileKey = ({ raw, modelInput }: ModelCard): string =>
-  (modelInput === 'Text' ? 'text input ' : '') + JSON.stringify([cardFiles(raw).map(({ section, kind, path, checksum }) => [section, kind, checksum === '' ? path : checksum]), cardFiles(raw).length === 0 ? (raw['source_path'] ?? null) : null])
+const keys = new WeakMap<ModelCard, string>()
+
+/** Equal for cards with the same file contents, wherever they lie, that are read for the same use. Asked for with every request: made once per card. */
+export function fileKey(card: ModelCard): string {
+  const known = keys.get(card)
+  if (known !== undefined) return known
+  const made = madeKey(card)
+  keys.set(card, made)
+  return made
+}
+
+function madeKey({ raw, modelInput }: ModelCard): string {
+  const files = cardFiles(raw)
+  return (modelInput === 'Text' ? 'text input ' : '') + JSON.stringify([files.map(({ section, kind, path, checksum }) => [section, kind, checksum === '' ? path : checksum]), files.length === 0 ? (raw['source_path'] ?? null) : null])
+}

@@ -77,15 +77,18 @@ export class MsgpackCursor {
   readonly bytes: Uint8Array
   readonly end: number
   offset: number
-  /** The same bytes. */
-  readonly view: DataView
+  #view: DataView | null = null
 
   constructor(bytes: Uint8Array, start = 0, end: number = bytes.length) {
     if (start < 0 || end > bytes.length || start > end) throw new RangeError(`range ${start}..${end} of ${bytes.length} bytes`)
     this.bytes = bytes
     this.end = end
     this.offset = start
-    this.view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+  }
+
+  /** The same bytes, for long rows of numbers; made when it is asked for. */
+  get view(): DataView {
+    return (this.#view ??= new DataView(this.bytes.buffer, this.bytes.byteOffset, this.bytes.byteLength))
   }
 
   get atEnd(): boolean {
@@ -198,16 +201,16 @@ export class MsgpackCursor {
     if (byte < 0x80) { this.offset = at; return byte }
     if (byte >= 0xe0) { this.offset = at; return byte - 0x100 }
     switch (byte) {
-      case 0xcc: this.#need(1); return this.view.getUint8(at)
-      case 0xcd: this.#need(2); return this.view.getUint16(at)
-      case 0xce: this.#need(4); return this.view.getUint32(at)
-      case 0xd0: this.#need(1); return this.view.getInt8(at)
-      case 0xd1: this.#need(2); return this.view.getInt16(at)
-      case 0xd2: this.#need(4); return this.view.getInt32(at)
+      case 0xcc: this.#need(1); return this.bytes[at] as number
+      case 0xcd: this.#need(2); return u16(this.bytes, at)
+      case 0xce: this.#need(4); return i32(this.bytes, at) >>> 0
+      case 0xd0: this.#need(1); return (this.bytes[at] as number) << 24 >> 24
+      case 0xd1: this.#need(2); return u16(this.bytes, at) << 16 >> 16
+      case 0xd2: this.#need(4); return i32(this.bytes, at)
       case 0xcf: case 0xd3: {
         this.#need(8)
-        const high = byte === 0xcf ? this.view.getUint32(at) : this.view.getInt32(at)
-        const low = this.view.getUint32(at + 4)
+        const high = byte === 0xcf ? i32(this.bytes, at) >>> 0 : i32(this.bytes, at)
+        const low = i32(this.bytes, at + 4) >>> 0
         const value = high * 0x1_0000_0000 + low
         if (Number.isSafeInteger(value)) return value
         return (BigInt(high) << 32n) | BigInt(low)
@@ -245,7 +248,7 @@ export class MsgpackCursor {
     const start = this.offset
     if (this.#peekByte() === 0xcf) {
       this.#need(8)
-      return this.view.getBigUint64(start + 1)
+      return (BigInt(i32(this.bytes, start + 1) >>> 0) << 32n) | BigInt(i32(this.bytes, start + 5) >>> 0)
     }
     const value = BigInt(this.readInteger())
     if (value < 0n) throw new MsgpackError(`${value} is not a u64`, start)
@@ -259,8 +262,8 @@ export class MsgpackCursor {
   readU64(words: Uint32Array, index: number): void {
     if (this.#peekByte() === 0xcf) {
       this.#need(8)
-      words[2 * index + 1] = this.view.getUint32(this.offset - 8)
-      words[2 * index] = this.view.getUint32(this.offset - 4)
+      words[2 * index + 1] = i32(this.bytes, this.offset - 8)
+      words[2 * index] = i32(this.bytes, this.offset - 4)
       return
     }
     const start = this.offset
@@ -280,8 +283,8 @@ export class MsgpackCursor {
     const byte = this.#peekByte()
     if (byte === 0xcf || byte === 0xd3) {
       this.#need(8)
-      words[2 * index + 1] = this.view.getUint32(this.offset - 8)
-      words[2 * index] = this.view.getUint32(this.offset - 4)
+      words[2 * index + 1] = i32(this.bytes, this.offset - 8)
+      words[2 * index] = i32(this.bytes, this.offset - 4)
       return
     }
     const value = Number(this.readInteger())
@@ -363,8 +366,8 @@ export class MsgpackCursor {
   #sized(size: 1 | 2 | 4): number {
     this.#need(size)
     const at = this.offset - size
-    if (size === 1) return this.view.getUint8(at)
-    return size === 2 ? this.view.getUint16(at) : this.view.getUint32(at)
+    if (size === 1) return this.bytes[at] as number
+    return size === 2 ? u16(this.bytes, at) : i32(this.bytes, at) >>> 0
   }
 
   #take(length: number, start: number): Uint8Array {
@@ -388,11 +391,11 @@ export class MsgpackCursor {
   }
 
   #tryKey(expected: Uint8Array, words: Int32Array): boolean {
-    const { view, offset } = this
+    const { bytes, offset } = this
     const length = expected.length
     if (words.length === 0) return this.#tryBytes(expected)
-    if (length > this.end - offset || view.getInt32(offset + length - 4) !== words[words.length - 1]) return false
-    for (let word = 0; word < words.length - 1; word += 1) if (view.getInt32(offset + 4 * word) !== words[word]) return false
+    if (length > this.end - offset || i32(bytes, offset + length - 4) !== words[words.length - 1]) return false
+    for (let word = 0; word < words.length - 1; word += 1) if (i32(bytes, offset + 4 * word) !== words[word]) return false
     this.offset += length
     return true
   }
@@ -410,6 +413,12 @@ export class MsgpackCursor {
     throw new MsgpackError(`expected ${what}, found ${familyOf(this.#peekByte())}`, this.offset)
   }
 }
+
+// A DataView costs more to make than a small message costs to read.
+const u16 = (bytes: Uint8Array, at: number): number => ((bytes[at] as number) << 8) | (bytes[at + 1] as number)
+
+const i32 = (bytes: Uint8Array, at: number): number =>
+  ((bytes[at] as number) << 24) | ((bytes[at + 1] as number) << 16) | ((bytes[at + 2] as number) << 8) | (bytes[at + 3] as number)
 
 function familyOf(byte: number): MsgpackFamily {
   if (byte < 0x80 || byte >= 0xe0) return 'integer'

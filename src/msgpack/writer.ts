@@ -7,14 +7,12 @@ const utf8Encoder = new TextEncoder()
 export class MsgpackWriter {
   readonly #bytesMax: number
   #bytes: Uint8Array
-  #view: DataView
   #length = 0
 
   /** Errors: a message beyond `bytesMax` throws a RangeError while it is written. */
   constructor(initialBytes = 256, bytesMax = 0x4000_0000) {
     this.#bytesMax = bytesMax
     this.#bytes = new Uint8Array(Math.max(16, Math.min(initialBytes, bytesMax)))
-    this.#view = new DataView(this.#bytes.buffer)
   }
 
   /** Bytes written so far. */
@@ -81,8 +79,8 @@ export class MsgpackWriter {
     if (low < 0x100) return this.#byte(0xcc).#byte(low)
     const at = this.#reserve(low < 0x10000 ? 3 : 5)
     this.#bytes[at] = low < 0x10000 ? 0xcd : 0xce
-    if (low < 0x10000) this.#view.setUint16(at + 1, low)
-    else this.#view.setUint32(at + 1, low)
+    if (low < 0x10000) this.#set16(at + 1, low)
+    else this.#set32(at + 1, low)
     return this
   }
 
@@ -95,7 +93,7 @@ export class MsgpackWriter {
   float(value: number): this {
     const at = this.#reserve(9)
     this.#bytes[at] = 0xcb
-    this.#view.setFloat64(at + 1, value)
+    new DataView(this.#bytes.buffer).setFloat64(at + 1, value)
     return this
   }
 
@@ -118,13 +116,11 @@ export class MsgpackWriter {
     }
     if (value instanceof Uint8Array) return this.binary(value)
     if (Array.isArray(value)) {
-      this.arrayHeader(value.length)
-      for (const item of value as readonly MsgpackValue[]) this.value(item)
-      return this
+      return this.#list(value as readonly MsgpackValue[])
     }
-    const entries = Object.entries(value)
-    this.mapHeader(entries.length)
-    for (const [key, item] of entries) this.string(key).value(item as MsgpackValue)
+    const keys = Object.keys(value)
+    this.mapHeader(keys.length)
+    for (const key of keys) this.string(key).value((value as { readonly [key: string]: MsgpackValue })[key] as MsgpackValue)
     return this
   }
 
@@ -133,6 +129,17 @@ export class MsgpackWriter {
     const result = this.#bytes.slice(0, this.#length)
     this.#length = 0
     return result
+  }
+
+  /** Mostly token ids. */
+  #list(items: readonly MsgpackValue[]): this {
+    this.arrayHeader(items.length)
+    for (let index = 0; index < items.length; index += 1) {
+      const item = items[index] as MsgpackValue
+      if (typeof item === 'number' && item >>> 0 === item) this.u64(item, 0)
+      else this.value(item)
+    }
+    return this
   }
 
   #byte(value: number): this {
@@ -144,8 +151,8 @@ export class MsgpackWriter {
   #wide(type: number, low: number, high: number): this {
     const at = this.#reserve(9)
     this.#bytes[at] = type
-    this.#view.setUint32(at + 1, high)
-    this.#view.setUint32(at + 5, low)
+    this.#set32(at + 1, high)
+    this.#set32(at + 5, low)
     return this
   }
 
@@ -153,9 +160,9 @@ export class MsgpackWriter {
     if (value >= -32) return this.#byte(0x100 + value)
     const at = this.#reserve(value >= -0x80 ? 2 : value >= -0x8000 ? 3 : 5)
     this.#bytes[at] = value >= -0x80 ? 0xd0 : value >= -0x8000 ? 0xd1 : 0xd2
-    if (value >= -0x80) this.#view.setInt8(at + 1, value)
-    else if (value >= -0x8000) this.#view.setInt16(at + 1, value)
-    else this.#view.setInt32(at + 1, value)
+    if (value >= -0x80) this.#bytes[at + 1] = value
+    else if (value >= -0x8000) this.#set16(at + 1, value)
+    else this.#set32(at + 1, value)
     return this
   }
 
@@ -164,9 +171,21 @@ export class MsgpackWriter {
     if (type8 !== 0 && count < 0x100) return this.#byte(type8).#byte(count)
     const at = this.#reserve(count < 0x10000 ? 3 : 5)
     this.#bytes[at] = count < 0x10000 ? type16 : type32
-    if (count < 0x10000) this.#view.setUint16(at + 1, count)
-    else this.#view.setUint32(at + 1, count)
+    if (count < 0x10000) this.#set16(at + 1, count)
+    else this.#set32(at + 1, count)
     return this
+  }
+
+  #set16(at: number, value: number): void {
+    this.#bytes[at] = value >> 8
+    this.#bytes[at + 1] = value
+  }
+
+  #set32(at: number, value: number): void {
+    this.#bytes[at] = value >> 24
+    this.#bytes[at + 1] = value >> 16
+    this.#bytes[at + 2] = value >> 8
+    this.#bytes[at + 3] = value
   }
 
   /** Makes room and returns where it begins. */
@@ -178,7 +197,6 @@ export class MsgpackWriter {
       const grown = new Uint8Array(Math.min(this.#bytesMax, Math.max(needed, 2 * this.#bytes.length)))
       grown.set(this.#bytes.subarray(0, at))
       this.#bytes = grown
-      this.#view = new DataView(grown.buffer)
     }
     this.#length = needed
     return at

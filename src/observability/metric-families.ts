@@ -70,7 +70,8 @@ class Cells<Cell> {
   }
 
   at(values: readonly string[]): Cell {
-    const key = values.join('\u0000')
+    let key = values[0] ?? ''
+    for (let index = 1; index < values.length; index += 1) key += `\u0000${values[index]}`
     const found = this.#cells.get(key)
     if (found !== undefined) return found.cell
     if (this.#cells.size >= labelSetLimit && values.some((value) => value !== overflowValue)) {

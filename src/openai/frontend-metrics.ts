@@ -1,5 +1,5 @@
 /** `dynamo_frontend_*`: the families of Dynamo's frontend that this API can fill truthfully, under the names and buckets its dashboards know. */
-import { Counter, Gauge, Histogram, Registry } from 'prom-client'
+import { Counter, Gauge, Registry } from 'prom-client'
 import { counterFamily, gaugeFamily, histogramFamily, type Family, type HistogramCell, type NumberCell } from '../observability/metric-families.ts'
 import { StageMetrics, type RankFigures } from './stage-metrics.ts'
 import type { Endpoint, FrontendMeter, RequestMeter, RequestOutcome } from './frontend-meter.ts'
@@ -71,8 +71,8 @@ export class FrontendMetrics implements FrontendMeter {
     this.#outputTokens = this.#counted('output_tokens_total', 'Tokens generated so far', ['model'])
     this.#template = this.#observed('template_seconds', 'Chat template', [], bounds.preparation).with()
     this.#tokenize = this.#observed('tokenize_seconds', 'Tokenization', [], bounds.preparation).with()
-    this.#tokenizer = this.#histogram('tokenizer_latency_ms', 'Tokenization, in milliseconds', ['operation'], bounds.tokenizer)
-    this.#stage = this.#histogram('stage_duration_seconds', 'Stages of a request; preprocess: template and tokens', ['stage'], bounds.stage)
+    this.#tokenizer = this.#observed('tokenizer_latency_ms', 'Tokenization, in milliseconds', ['operation'], bounds.tokenizer)
+    this.#stage = this.#observed('stage_duration_seconds', 'Stages of a request; preprocess: template and tokens', ['stage'], bounds.stage)
     this.stages = new StageMetrics({ registry: this.#registry, prefix: this.#prefix, durations: this.#stage })
     this.#ranks = options.ranks
     if (options.tokenizerCache !== undefined) this.#addTokenizerCache(options.tokenizerCache)
@@ -116,9 +116,9 @@ export class FrontendMetrics implements FrontendMeter {
       prepared: (templateSeconds, tokenizeSeconds) => {
         isPrepared()
         this.#template.observe(templateSeconds)
-        this.#tokenizer.observe({ operation: 'tokenize' }, tokenizeSeconds * 1000)
+        this.#tokenizer.with('tokenize').observe(tokenizeSeconds * 1000)
         this.#tokenize.observe(tokenizeSeconds)
-        this.#stage.observe({ stage: 'preprocess' }, templateSeconds + tokenizeSeconds)
+        this.#stage.with('preprocess').observe(templateSeconds + tokenizeSeconds)
       },
       inputTokens: (count) => this.#input.with(model).observe(count),
       firstToken: (seconds) => {
@@ -212,9 +212,5 @@ export class FrontendMetrics implements FrontendMeter {
 
   #gauge<Label extends string>(name: string, help: string, labelNames: readonly Label[]): Gauge<Label> {
     return new Gauge({ name: `${this.#prefix}_${name}`, help, labelNames, registers: [this.#registry] })
-  }
-
-  #histogram<Label extends string>(name: string, help: string, labelNames: readonly Label[], buckets: readonly number[]): Histogram<Label> {
-    return new Histogram({ name: `${this.#prefix}_${name}`, help, labelNames, buckets: [...buckets], registers: [this.#registry] })
   }
 }

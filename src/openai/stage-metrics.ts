@@ -1,13 +1,14 @@
 /** What is shown of the stages behind the API: how many requests are in each, and what each rank gave last. */
-import { Gauge, type Histogram, type Registry } from 'prom-client'
+import { Gauge, type Registry } from 'prom-client'
 import type { RequestObserver, ServedAttempt } from '../model/request-observer.ts'
 import type { WorkerRole } from '../model/worker.ts'
+import { gaugeFamily, type Family, type HistogramCell } from '../observability/metric-families.ts'
 
 export interface StageMetricsParts {
   readonly registry: Registry
   readonly prefix: string
-  /** `stage_duration_seconds`. */
-  readonly durations: Histogram<'stage'>
+  /** `stage_duration_seconds`, by stage. */
+  readonly durations: Family<HistogramCell>
 }
 
 /** Loads of one rank as they stand. */
@@ -35,7 +36,7 @@ export class StageMetrics implements Required<Pick<RequestObserver, 'onStage' | 
     const gauge = <Label extends string>(name: string, help: string, labelNames: readonly Label[]): Gauge<Label> => new Gauge({ name: `${prefix}_${name}`, help, labelNames, registers: [registry] })
     const rank = ['worker_id', 'dp_rank', 'worker_type'] as const
     this.#durations = durations
-    this.#requests = gauge('stage_requests', 'Requests in a stage now', ['phase', 'stage'])
+    this.#requests = gaugeFamily({ name: `${prefix}_stage_requests`, help: 'Requests in a stage now', labels: ['phase', 'stage'], base: {}, registry })
     this.#blocks = gauge('worker_active_decode_blocks', 'KV blocks that running requests hold', rank)
     this.#tokens = gauge('worker_active_prefill_tokens', 'Prompt tokens that are still to be computed', rank)
     this.#firstToken = gauge('worker_last_time_to_first_token_seconds', 'Of the last attempt: from sending to its first output', rank)
@@ -45,12 +46,12 @@ export class StageMetrics implements Required<Pick<RequestObserver, 'onStage' | 
 
   /** Template and tokens of one request. */
   preprocess(isIn: boolean): void {
-    this.#requests.inc({ stage: 'preprocess', phase: '' }, isIn ? 1 : -1)
+    this.#requests.with('', 'preprocess').inc(isIn ? 1 : -1)
   }
 
   readonly onStage: NonNullable<RequestObserver['onStage']> = (stage, phase, { isIn, seconds }) => {
-    this.#requests.inc({ stage, phase }, isIn ? 1 : -1)
-    if (seconds !== null) this.#durations.observe({ stage: stage === 'route' ? 'route' : 'transport_roundtrip' }, seconds)
+    this.#requests.with(phase, stage).inc(isIn ? 1 : -1)
+    if (seconds !== null) this.#durations.with(stage === 'route' ? 'route' : 'transport_roundtrip').observe(seconds)
   }
 
   readonly onServed = (served: ServedAttempt): void => {
