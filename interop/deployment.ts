@@ -1,6 +1,6 @@
 /** One deployment for one scenario: processes with a discovery folder of their own, all ended with it. */
 import { spawn, type ChildProcess } from 'node:child_process'
-import { createWriteStream, existsSync, mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs'
+import { appendFileSync, closeSync, existsSync, mkdtempSync, openSync, readFileSync, readdirSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
@@ -66,16 +66,18 @@ export class Deployment {
    */
   spawn(label: string, command: string, args: readonly (string | number)[], env: NodeJS.ProcessEnv = {}, sharedSession = false): Managed {
     const path = join(this.folder, `${label}.log`)
-    const options = { env: { ...this.env, ...env }, stdio: ['ignore', 'pipe', 'pipe'] as ['ignore', 'pipe', 'pipe'] }
+    // Straight into the file: what a process said before it did something is there once that shows.
+    const file = openSync(path, 'a')
+    const options = { env: { ...this.env, ...env }, stdio: ['ignore', file, file] as ['ignore', number, number] }
     const groupFile = join(this.folder, `${label}.group`)
     const child = sharedSession
       ? spawn('bash', ['-c', 'set -m; file=$1; shift; "$@" & echo $! > "$file"; wait $!', 'bash', groupFile, command, ...args.map(String)], options)
       : spawn(command, args.map(String), { ...options, detached: true })
-    const file = createWriteStream(path)
-    child.stdout?.pipe(file, { end: false })
-    child.stderr?.pipe(file, { end: false })
-    const exited = new Promise<number | null>((resolve) => child.once('exit', (code) => resolve(code)))
-    child.once('error', (error) => file.write(`${error.message}\n`))
+    closeSync(file)
+    const exited = new Promise<number | null>((resolve) => {
+      child.once('exit', (code) => resolve(code))
+      child.once('error', (error) => { appendFileSync(path, `${error.message}\n`); resolve(null) })
+    })
     const group = (): number | undefined => (!sharedSession ? child.pid : existsSync(groupFile) ? Number(readFileSync(groupFile, 'utf8')) : undefined)
     const managed: Managed = { label, child, group, exited, log: () => (existsSync(path) ? readFileSync(path, 'utf8') : '') }
     this.#processes.push(managed)
