@@ -9,21 +9,26 @@ export interface EchoWorker {
   /** Its file of what happened, a line of JSON each. */
   readonly log: string
   requests(): readonly { readonly model: string; readonly request: Readonly<Record<string, unknown>> }[]
-  /** Requests that saw before their end that the client had left. */
-  cancelled(): number
+  /** Requests that saw before their end that the client had left; of those with at least so many prompt tokens. */
+  cancelled(tokensMin?: number): number
 }
 
 /** One process with a model for each of `NAME[,tool=PARSER][,reasoning=PARSER][,embed=FORM]`. */
 export async function echoWorker(deployment: Deployment, models: readonly string[]): Promise<EchoWorker> {
   const path = join(deployment.folder, 'echo.jsonl')
   const worker = deployment.spawn('echo', deployment.dynamo.python, [join(repoRoot, 'interop', 'python', 'echo_worker.py'), '--model-path', deployment.dynamo.modelPath, '--log', path, ...models])
-  const events = (): { ev: string; model: string; request: Readonly<Record<string, unknown>> }[] =>
+  const events = (): { ev: string; id: string; model: string; request: Readonly<Record<string, unknown>> }[] =>
     (existsSync(path) ? readFileSync(path, 'utf8').split('\n').filter(Boolean).map((line) => parseLossless(line) as never) : [])
   await until('the models are registered', () => {
     if (worker.child.exitCode !== null) throw new Error(worker.log().slice(-1500))
     return events().some(({ ev }) => ev === 'ready')
   }, 60_000)
-  return { process: worker, log: path, requests: () => events().filter(({ ev }) => ev === 'request'), cancelled: () => events().filter(({ ev }) => ev === 'cancelled').length }
+  const cancelled = (tokensMin = 0): number => {
+    const all = events()
+    const long = new Set(all.filter(({ ev, request }) => ev === 'request' && ((request['token_ids'] ?? []) as readonly unknown[]).length >= tokensMin).map(({ id }) => id))
+    return all.filter(({ ev, id }) => ev === 'cancelled' && long.has(id)).length
+  }
+  return { process: worker, log: path, requests: () => events().filter(({ ev }) => ev === 'request'), cancelled }
 }
 
 /** Waits until a frontend lists the models. */

@@ -84,9 +84,26 @@ test('a message with thinking, text and tool use: the stream ends as the whole',
   assert.deepEqual(whole.content.map((block) => block.type).filter((type) => type !== 'text'), ['thinking', 'tool_use'])
   assert.equal(whole.stop_reason, 'tool_use')
   const streamed = await anthropic.messages.stream(body).finalMessage()
-  const bare = (content: typeof whole.content): unknown => content.map((block) => ({ ...block, id: undefined }))
+  // A stream tells a signature, as the original's, so that clients see the end of the thought.
+  const bare = (content: typeof whole.content): unknown => content.map((block) => ({ ...block, id: undefined, signature: undefined }))
   assert.deepEqual(bare(streamed.content), bare(whole.content))
   assert.deepEqual(streamed.usage.output_tokens, whole.usage.output_tokens)
+})
+
+test('demanded calls come in pieces on every API, and put together they are the call', async () => {
+  const list = '[{"name": "look", "parameters": {"city": "Par\\"is }"}}, {"name": "look", "arguments": {}}]'
+  model.script = saying(`hm</think>${list}`)
+  const expected = [['look', '{"city": "Par\\"is }"}'], ['look', '{}']]
+  const stream = openai.chat.completions.stream({ model: 'tiny', messages: [{ role: 'user', content: 'x' }], tools: [{ type: 'function', function: { name: 'look' } }], tool_choice: 'required' })
+  let pieces = 0
+  for await (const chunk of stream) pieces += chunk.choices[0]?.delta.tool_calls?.length ?? 0
+  assert.ok(pieces > 2, `${pieces} pieces`)
+  const calls = (await stream.finalChatCompletion()).choices[0]?.message.tool_calls ?? []
+  assert.deepEqual(calls.map((each) => each.type === 'function' && [each.function.name, each.function.arguments]), expected)
+  const response = await openai.responses.stream({ model: 'tiny', input: 'x', tools: [{ type: 'function', name: 'look', parameters: null, strict: false }], tool_choice: 'required' }).finalResponse()
+  assert.deepEqual(response.output.flatMap((item) => (item.type === 'function_call' ? [[item.name, item.arguments]] : [])), expected)
+  const message = await anthropic.messages.stream({ model: 'tiny', max_tokens: 200, messages: [{ role: 'user', content: 'x' }], tools: [{ name: 'look', input_schema: { type: 'object' } }], tool_choice: { type: 'any' } }).finalMessage()
+  assert.deepEqual(message.content.flatMap((block) => (block.type === 'tool_use' ? [block.input] : [])), [{ city: 'Par"is }' }, {}])
 })
 
 test('why a message ended, its cached tokens, and its errors in their own form', async () => {

@@ -28,7 +28,7 @@ test('a whole answer: content, reasoning, calls, tokens of the thought', async (
       message: { content: 'Sure ', refusal: null, tool_calls: [{ id: 'call-UUID', type: 'function', function: { name: 'get_w', arguments: '{"city": "Rome"}' } }], role: 'assistant', reasoning_content: 'Hm.' },
       finish_reason: 'tool_calls', logprobs: null,
     })
-    assert.deepEqual((answer.usage as Record<string, unknown>)['completion_tokens_details'], { reasoning_tokens: 3 })
+    assert.deepEqual((answer.usage as Record<string, unknown>)['completion_tokens_details'], { reasoning_tokens: 11 })
     const onlyCalls = new FakeModel(saying(spoken.slice(spoken.indexOf('<tool_call>'))), { changes: { parsers } })
     model.script = onlyCalls.script
     const bare = (await (await server.post('/v1/chat/completions', body)).json()) as typeof answer
@@ -52,7 +52,7 @@ test('a streamed answer: text as it comes, the call in one chunk, the reason wit
     assert.equal(deltas.filter((delta) => 'role' in delta).length, 1)
     assert.deepEqual(withoutIds(deltas.filter((delta) => 'tool_calls' in delta)), [{ content: '', tool_calls: [{ index: 0, id: 'call-UUID', type: 'function', function: { name: 'get_w', arguments: '{"city": "Rome"}' } }] }])
     assert.deepEqual(chunks.flatMap(({ choices }) => choices.map((choice) => choice.finish_reason)).filter((reason) => reason !== null), ['tool_calls'])
-    assert.deepEqual(chunks.at(-1)?.usage?.completion_tokens_details, { reasoning_tokens: 3 })
+    assert.deepEqual(chunks.at(-1)?.usage?.completion_tokens_details, { reasoning_tokens: 11 })
   } finally {
     await server.server.close(1000)
   }

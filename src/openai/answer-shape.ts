@@ -2,7 +2,7 @@
 import type { Json, JsonObject } from '../ports.ts'
 import type { TextModel } from '../text/text-model.ts'
 import { mergedExtras, stepExtras, type AnswerTimes } from './answer-extras.ts'
-import type { AnswerCall, FinishReason, TokenLogprob } from './choice-stream.ts'
+import { addCalls, type AnswerCall, type FinishReason, type TokenLogprob } from './choice-stream.ts'
 import { dataEvent } from './event-writer.ts'
 import type { GenerationStep, Usage } from './generation.ts'
 import type { GenerationPlan } from './generation-plan.ts'
@@ -21,6 +21,9 @@ export const usageObject = ({ promptTokens, completionTokens, cachedTokens, reas
   ...(cachedTokens === null ? {} : { prompt_tokens_details: { cached_tokens: cachedTokens } }),
   ...(reasoningTokens === null ? {} : { completion_tokens_details: { reasoning_tokens: reasoningTokens } }),
 })
+
+/** A call in a chunk. */
+const callPiece = (call: AnswerCall): JsonObject => ({ index: call.index, ...(call.continues ? { function: { arguments: call.arguments } } : callObject(call)) })
 
 const callObject = ({ id, name, arguments: text }: AnswerCall): JsonObject => ({ id, type: 'function', function: { name, arguments: text } })
 
@@ -124,7 +127,7 @@ export class ChunkMaker {
       index,
       delta: {
         ...(delta.text === '' && delta.toolCalls.length === 0 ? {} : { content: delta.text }),
-        ...(delta.toolCalls.length === 0 ? {} : { tool_calls: delta.toolCalls.map((call) => ({ index: call.index, ...callObject(call) })) }),
+        ...(delta.toolCalls.length === 0 ? {} : { tool_calls: delta.toolCalls.map(callPiece) }),
         ...(pending.sent ? {} : { role: 'assistant' }),
         ...(delta.reasoning === '' ? {} : { reasoning_content: delta.reasoning }),
       },
@@ -172,7 +175,7 @@ export class WholeAnswer {
     if (known === undefined) this.#choices.set(step.index, choice)
     choice.text += delta.text
     choice.reasoning += delta.reasoning
-    choice.toolCalls.push(...delta.toolCalls)
+    addCalls(choice.toolCalls, delta.toolCalls)
     choice.logprobs.push(...delta.logprobs)
     choice.finish = delta.finish ?? choice.finish
     this.#extras = mergedExtras(this.#extras, stepExtras(this.#plan, step, delta.tokenIds, this.#times))

@@ -17,7 +17,7 @@ export interface TokenLogprob {
   readonly alternatives: readonly { readonly tokenId: number; readonly logprob: number }[]
 }
 
-/** A tool call of an answer, complete. */
+/** A tool call of an answer, complete, or what a demanded one has got since. */
 export interface AnswerCall {
   /** Place among the answer's calls. */
   readonly index: number
@@ -25,6 +25,17 @@ export interface AnswerCall {
   readonly name: string
   /** A JSON text. */
   readonly arguments: string
+  /** The arguments go on those of the call with this index. */
+  readonly continues: boolean
+}
+
+/** Adds what has come to the calls so far. */
+export function addCalls(calls: AnswerCall[], more: readonly AnswerCall[]): void {
+  for (const call of more) {
+    const before = call.continues ? calls.at(-1) : undefined
+    if (before === undefined) calls.push(call)
+    else calls[calls.length - 1] = { ...before, arguments: before.arguments + call.arguments }
+  }
 }
 
 /** What one worker output added to an answer. */
@@ -142,11 +153,12 @@ export class ChoiceStream {
   }
 
   #parsed(parser: OutputParser, text: string, ended: boolean, tokens: number): Pick<ChoiceDelta, 'text' | 'reasoning' | 'toolCalls'> {
+    const { thinking } = parser
     const delta = text === '' ? nothingParsed : parser.push(text)
     const last = ended ? parser.end() : nothingParsed
     const reasoning = delta.reasoning + last.reasoning
     this.#truncated = last.truncated === true
-    if (reasoning !== '') this.#reasoningTokens += tokens
+    if (thinking || reasoning !== '') this.#reasoningTokens += tokens
     return { text: delta.content + last.content, reasoning, toolCalls: this.#numbered([...delta.toolCalls, ...last.toolCalls]) }
   }
 
@@ -158,7 +170,10 @@ export class ChoiceStream {
 
   #numbered(calls: ParsedDelta['toolCalls']): readonly AnswerCall[] {
     if (calls.length === 0) return noCalls
-    return calls.map((call) => ({ index: this.#calls++, id: call.id ?? madeId(call.idForm), name: call.name, arguments: call.arguments }))
+    return calls.map((call) => {
+      if (call.continues === true) return { index: this.#calls - 1, id: '', name: '', arguments: call.arguments, continues: true }
+      return { index: this.#calls++, id: call.id ?? madeId(call.idForm), name: call.name, arguments: call.arguments, continues: false }
+    })
   }
 
   /** Why the answer ends with this token, if it does. */

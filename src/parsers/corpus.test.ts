@@ -60,7 +60,10 @@ function answer(maker: (() => OutputParser) | undefined, pieces: readonly string
     const delta = parser === undefined ? { ...nothingParsed, content: piece ?? '' } : piece === null ? parser.end() : parser.push(piece)
     content += delta.content
     reasoning += delta.reasoning
-    calls.push(...delta.toolCalls)
+    for (const { continues, ...call } of delta.toolCalls) {
+      const before = continues === true ? calls.pop() : undefined
+      calls.push(before === undefined ? call : { ...before, arguments: before.arguments + call.arguments })
+    }
     truncated ||= delta.truncated === true
   }
   const ending = finish === 'stop' && calls.length > 0 ? 'tool_calls' : finish === 'stop' && truncated ? 'length' : finish

@@ -33,9 +33,15 @@ export class HarmonyParser implements OutputParser {
   #content = ''
   #reasoning = ''
   #calls: ToolCall[] = []
+  /** From the first word of a thought to the first of what follows, with all that stands between. */
+  #thinking = false
 
   constructor(reads: HarmonyReads) {
     this.#reads = reads
+  }
+
+  get thinking(): boolean {
+    return this.#thinking
   }
 
   push(text: string): ParsedDelta {
@@ -110,10 +116,11 @@ export class HarmonyParser implements OutputParser {
   }
 
   #bodyText(text: string): void {
+    const thought = !this.#isCall() && this.#message.channel === 'analysis'
+    this.#thinking = thought && this.#reads.reasoning
     if (this.#isCall()) this.#message.body += text
-    else if (this.#message.channel === 'analysis') {
-      if (this.#reads.reasoning) this.#reasoning += text
-    } else this.#content += text
+    else if (!thought) this.#content += text
+    else if (this.#reads.reasoning) this.#reasoning += text
   }
 
   #endMessage(): void {

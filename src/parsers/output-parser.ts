@@ -1,10 +1,12 @@
 /** What a parser of a model's output takes and gives: text in pieces, split into content, reasoning and tool calls. */
 
-/** One complete call. */
+/** One complete call, or what a demanded one has got since. */
 export interface ToolCall {
   readonly name: string
   /** A JSON text, as the model wrote it where that was JSON. */
   readonly arguments: string
+  /** The arguments go on those of the call before. */
+  readonly continues?: true
   /** As the model named it; most families name none. */
   readonly id?: string
   /** The form of the id to be made, where it is not `call-<uuid>`. */
@@ -22,6 +24,8 @@ export interface ParsedDelta {
 
 /** State of one answer. Pieces may be cut anywhere: the deltas put together are the same. */
 export interface OutputParser {
+  /** A thought has shown and has not ended with the text so far: what comes next counts as reasoning, its end marker included. */
+  readonly thinking: boolean
   push(text: string): ParsedDelta
   /** The output has ended: what was held back is settled. Comes once. */
   end(): ParsedDelta

@@ -29,6 +29,10 @@ export class ReasoningSplitter {
     this.#started = begin.started
   }
 
+  get within(): boolean {
+    return this.#within
+  }
+
   push(text: string): SplitText {
     const out: SplitText = { content: '', reasoning: '' }
     this.#held += text

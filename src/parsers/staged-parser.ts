@@ -37,7 +37,9 @@ export class StagedParser implements OutputParser {
   #splitter: ReasoningSplitter | null = null
   /** The beginning, while it is not known what it is. */
   #begin: string | null
-  #called = false
+  #calls = 0
+  /** Some reasoning has been given. */
+  #begun = false
   #prefix: string
 
   constructor(options: StagedOptions) {
@@ -45,6 +47,10 @@ export class StagedParser implements OutputParser {
     this.#prefix = options.prefix ?? ''
     this.#begin = options.splitter !== null && options.splitter.within && options.splitter.jsonIsAnswer ? '' : null
     if (options.splitter !== null) this.#splitter = new ReasoningSplitter(options.splitter.format, options.splitter)
+  }
+
+  get thinking(): boolean {
+    return this.#begun && this.#splitter?.within === true
   }
 
   push(text: string): ParsedDelta {
@@ -69,6 +75,7 @@ export class StagedParser implements OutputParser {
   }
 
   #delta(split: SplitText, first: ScannedText | null, second: ScannedText | null): ParsedDelta {
+    if (split.reasoning !== '') this.#begun = true
     const plain = (first?.content ?? '') + (second?.content ?? '')
     const content = plain === '' ? '' : this.#prefix + plain
     if (plain !== '') this.#prefix = ''
@@ -80,8 +87,9 @@ export class StagedParser implements OutputParser {
 
   #wanted(calls: readonly ToolCall[]): readonly ToolCall[] {
     if (!this.#options.singleCall || calls.length === 0) return calls
-    const wanted = this.#called ? [] : calls.slice(0, 1)
-    this.#called = true
-    return wanted
+    return calls.filter(({ continues }) => {
+      if (continues !== true) this.#calls += 1
+      return this.#calls === 1
+    })
   }
 }

@@ -4,7 +4,7 @@ import type { Json, JsonObject } from '../../ports.ts'
 import type { AnswerTimes } from '../answer-extras.ts'
 import type { WholeForm } from '../answer-form.ts'
 import type { AnswerIdentity } from '../answer-shape.ts'
-import type { AnswerCall, FinishReason } from '../choice-stream.ts'
+import { addCalls, type AnswerCall, type FinishReason } from '../choice-stream.ts'
 import { isJsonObject } from '../fields.ts'
 import type { GenerationStep, Usage } from '../generation.ts'
 import type { GenerationPlan } from '../generation-plan.ts'
@@ -51,7 +51,7 @@ export class WholeMessage implements WholeForm {
   add({ delta, usage }: GenerationStep): void {
     this.#text += delta.text
     this.#thinking += delta.reasoning
-    this.#calls.push(...delta.toolCalls)
+    addCalls(this.#calls, delta.toolCalls)
     this.#finish = delta.finish ?? this.#finish
     this.#stopReason = delta.stopReason ?? this.#stopReason
     this.#usage = usage

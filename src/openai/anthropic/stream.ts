@@ -13,10 +13,11 @@ import { endOf, messageFrame, messageUsage, toolUseId } from './answer.ts'
 export class MessageStream implements StreamForm {
   readonly #plan: GenerationPlan
   readonly #identity: AnswerIdentity
-  #open: 'thinking' | 'text' | null = null
+  #open: 'thinking' | 'text' | 'tool_use' | null = null
   #index = 0
   #finish: FinishReason | null = null
   #stopReason: string | number | null = null
+  #usage: Usage | undefined
 
   constructor(plan: GenerationPlan, identity: AnswerIdentity, _times: AnswerTimes) {
     this.#plan = plan
@@ -29,7 +30,8 @@ export class MessageStream implements StreamForm {
     return event('message_start', { message: { ...messageFrame(this.#plan, this.#identity), content: [], stop_reason: null, stop_sequence: null, usage } })
   }
 
-  step({ delta }: GenerationStep): string {
+  step({ delta, usage }: GenerationStep): string {
+    this.#usage = usage
     this.#finish = delta.finish ?? this.#finish
     this.#stopReason = delta.stopReason ?? this.#stopReason
     let events = ''
@@ -58,14 +60,19 @@ export class MessageStream implements StreamForm {
 
   #leave(): string {
     if (this.#open === null) return ''
+    // There is nothing to sign; clients wait for it all the same.
+    const signature = this.#open === 'thinking' ? this.#delta({ type: 'signature_delta', signature: 'erased' }) : ''
     this.#open = null
-    return this.#stop()
+    return signature + this.#stop()
   }
 
-  /** Calls come complete. */
   #call(call: AnswerCall): string {
-    return this.#leave() + this.#start({ type: 'tool_use', id: toolUseId(call), name: call.name, input: {} })
-      + this.#delta({ type: 'input_json_delta', partial_json: call.arguments }) + this.#stop()
+    let events = ''
+    if (!call.continues) {
+      events = this.#leave() + this.#start({ type: 'tool_use', id: toolUseId(call), name: call.name, input: {} })
+      this.#open = 'tool_use'
+    }
+    return events + this.#delta({ type: 'input_json_delta', partial_json: call.arguments })
   }
 
   #start(block: Json): string {
@@ -73,7 +80,10 @@ export class MessageStream implements StreamForm {
   }
 
   #delta(delta: Json): string {
-    return event('content_block_delta', { index: this.#index, delta })
+    const usage = this.#usage
+    return event('content_block_delta', {
+      index: this.#index, delta, ...(usage === undefined ? {} : { usage: { ...messageUsage(usage), total_tokens: usage.promptTokens + usage.completionTokens } }),
+    })
   }
 
   #stop(): string {

@@ -4,7 +4,7 @@ import type { Json, JsonObject } from '../../ports.ts'
 import { mergedExtras, stepExtras, type AnswerTimes } from '../answer-extras.ts'
 import type { WholeForm } from '../answer-form.ts'
 import { chatLogprobs, type AnswerIdentity } from '../answer-shape.ts'
-import type { AnswerCall, FinishReason, TokenLogprob } from '../choice-stream.ts'
+import { addCalls, type AnswerCall, type FinishReason, type TokenLogprob } from '../choice-stream.ts'
 import { isJsonList, isJsonObject } from '../fields.ts'
 import type { GenerationStep, Usage } from '../generation.ts'
 import type { GenerationPlan } from '../generation-plan.ts'
@@ -110,7 +110,7 @@ export class WholeResponse implements WholeForm {
     const { delta } = step
     this.#text += delta.text
     this.#reasoning += delta.reasoning
-    this.#calls.push(...delta.toolCalls)
+    addCalls(this.#calls, delta.toolCalls)
     this.#logprobs.push(...delta.logprobs)
     this.#finish = delta.finish ?? this.#finish
     this.#usage = step.usage

@@ -10,11 +10,15 @@ import type { GenerationStep, Usage } from '../generation.ts'
 import { callItem, endState, itemId, messageItem, partLogprobs, reasoningItem, textPart, type ItemStatus, type ResponseObject, type ResponseState } from './answer.ts'
 
 interface OpenItem {
-  readonly kind: 'reasoning' | 'message'
+  readonly kind: 'reasoning' | 'message' | 'call'
   readonly id: string
   text: string
   logprobs: TokenLogprob[]
+  /** Of a call. */
+  readonly call?: AnswerCall
 }
+
+type TextKind = Exclude<OpenItem['kind'], 'call'>
 
 export class ResponseStream implements StreamForm {
   readonly #object: ResponseObject
@@ -68,7 +72,7 @@ export class ResponseStream implements StreamForm {
   }
 
   /** Text of an item; another item that is open ends. */
-  #add(kind: OpenItem['kind'], text: string, logprobs: readonly TokenLogprob[]): string {
+  #add(kind: TextKind, text: string, logprobs: readonly TokenLogprob[]): string {
     const events = this.#open?.kind === kind ? '' : this.#close('completed') + this.#begin(kind)
     const open = this.#open as OpenItem
     open.text += text
@@ -79,7 +83,7 @@ export class ResponseStream implements StreamForm {
       : this.#event('response.output_text.delta', { ...at, logprobs: partLogprobs(this.#object.plan, logprobs) }))
   }
 
-  #begin(kind: OpenItem['kind']): string {
+  #begin(kind: TextKind): string {
     const id = itemId(kind === 'reasoning' ? 'rs' : 'msg')
     this.#open = { kind, id, text: '', logprobs: [] }
     const index = this.#output.length
@@ -94,6 +98,7 @@ export class ResponseStream implements StreamForm {
     if (open === undefined) return ''
     this.#open = undefined
     const index = this.#output.length
+    if (open.call !== undefined) return this.#endCall(open, open.call, status)
     const at = { item_id: open.id, output_index: index, content_index: 0 }
     const logprobs = partLogprobs(this.#object.plan, open.logprobs)
     const isMessage = open.kind === 'message'
@@ -105,16 +110,24 @@ export class ResponseStream implements StreamForm {
       + this.#event('response.output_item.done', { output_index: index, item })
   }
 
-  /** Calls come complete. */
+  /** A call, or more of the one that is open. */
   #call(call: AnswerCall): string {
-    const events = this.#close('completed')
-    const id = itemId('fc')
+    let events = ''
+    if (!call.continues) {
+      events = this.#close('completed')
+      this.#open = { kind: 'call', id: itemId('fc'), text: '', logprobs: [], call }
+      events += this.#event('response.output_item.added', { output_index: this.#output.length, item: callItem(this.#open.id, call, '', 'in_progress') })
+    }
+    const open = this.#open as OpenItem
+    open.text += call.arguments
+    return events + this.#event('response.function_call_arguments.delta', { item_id: open.id, output_index: this.#output.length, delta: call.arguments })
+  }
+
+  #endCall({ id, text }: OpenItem, call: AnswerCall, status: ItemStatus): string {
     const index = this.#output.length
-    const item = callItem(id, call, call.arguments, 'completed')
+    const item = callItem(id, call, text, status)
     this.#output.push(item)
-    return events + this.#event('response.output_item.added', { output_index: index, item: callItem(id, call, '', 'in_progress') })
-      + this.#event('response.function_call_arguments.delta', { item_id: id, output_index: index, delta: call.arguments })
-      + this.#event('response.function_call_arguments.done', { item_id: id, output_index: index, name: call.name, arguments: call.arguments })
+    return this.#event('response.function_call_arguments.done', { item_id: id, output_index: index, name: call.name, arguments: text })
       + this.#event('response.output_item.done', { output_index: index, item })
   }
 
