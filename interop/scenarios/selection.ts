@@ -110,11 +110,23 @@ export class Differential {
       ...(dice.chance(0.6) ? { taints: ['a', 'b', 'c'].filter(() => dice.chance(0.4)) } : {}), ...(dice.chance(0.3) ? { topology_domains: { zone: dice.of(['x', 'y']) } } : {}),
     }
     if (this.#hasEvents) body['kv_events_endpoints'] = await this.#addresses(worker, start, size)
+    if (dice.chance(0.9)) Object.assign(body, this.#hintFields(id, start, size))
     await this.#same('POST', '/workers', body)
     Object.assign(worker, { start, size })
     this.#workers.set(`${id}`, worker)
     await this.#settled()
     await this.#connected(worker)
+  }
+
+  /** What makes a worker give, or take, hints where more of a prompt is to be had. */
+  #hintFields(id: number | bigint, start: number, size: number): Body {
+    const dice = this.#dice
+    const endpoints: Body = {}
+    for (let rank = start; rank < start + size; rank++) if (dice.chance(0.8)) endpoints[rank] = dice.chance(0.1) ? '' : `tcp://worker-${id}:${9000 + rank}`
+    return {
+      router_hint_worker_type: dice.of(['decode', 'decode', 'decode', 'prefill', '']), router_hint_source_control_endpoints: endpoints,
+      ...(dice.chance(0.15) ? { kv_event_source_mode: dice.of(['state_agent_v2', 'zmq']) } : {}),
+    }
   }
 
   async #addresses(worker: Worker, start: number, size: number): Promise<Body> {
@@ -260,6 +272,7 @@ export class Differential {
     }
     const held = real.status === 200 ? { ...body, pinned_worker: { worker_id: chosen['worker_id'], dp_rank: chosen['dp_rank'] } } : body
     this.#compare(path, path, body, real, await call(this.#ours, 'POST', path, held))
+    if (chosen['kv_hint'] !== undefined) this.counts.set('hints', (this.counts.get('hints') ?? 0) + 1)
     if (real.status !== 200 || selectionId === undefined) return
     if (path === '/select_and_reserve') {
       this.#live.push(selectionId as string)

@@ -2,7 +2,7 @@
  * What every prefix index must do, as named cases that throw when it does not; any test runner can run them.
  * The worked examples of router-algorithm 4 to 6 and 18.3, and workers whose engines name the same content differently.
  */
-import { hashListOf } from '../model/hash-list.ts'
+import { hashesToBigints, hashListOf } from '../model/hash-list.ts'
 import type { ApplyStatus, KvEventData, StorageTier } from '../model/kv-event.ts'
 import type { ApproximatePrefixIndex, PrefixIndexOptions } from './contract.ts'
 import { createOverlapScores } from './overlap-scores.ts'
@@ -237,6 +237,19 @@ const approximateCases: Record<string, (bench: Bench) => void> = {
     bench.expectDevice([a, c], [2], 'second prompt')
     expectEqual(bench.index.expire(1600), 2, 'the rest')
     expectEqual(bench.index.entryCount, 0, 'entries')
+  },
+  'a rank names the leading blocks that it holds, on the device and in host memory, in its own words'(bench) {
+    bench.store(0, null, [a, b, c], [101, 102, 103])
+    bench.store(1, null, [a, b], [201, 202])
+    bench.store(1, 202, [c], [203], 'host_pinned')
+    bench.store(1, 203, [d], [204], 'disk')
+    bench.store(2, null, [a], [301], 'host_pinned')
+    const namesOf = (slot: number, contents: readonly number[]): number[] => hashesToBigints(bench.index.prefixNames(slot, localsOf(contents))).map(Number)
+    expectEqual(namesOf(0, [a, b, x]), [101, 102], 'as far as the prompt is the same')
+    expectEqual(namesOf(1, [a, b, c, d]), [201, 202, 203], 'the disk does not count')
+    expectEqual(namesOf(2, [a, b]), [301], 'host memory alone')
+    expectEqual(namesOf(3, [a]), [], 'a rank without blocks')
+    expectEqual(namesOf(0, []), [], 'an empty prompt')
   },
   'an approximate rank and an event-driven one share the tree'(bench) {
     bench.store(0, null, [a, b], [101, 102])

@@ -23,6 +23,8 @@ export interface PrefixIndex {
   apply(slot: RankSlot, tier: StorageTier, data: KvEventData): ApplyStatus
   /** Overlap of a prompt's local block hashes with every rank. */
   find(localHashes: HashList, scores: OverlapScores): void
+  /** A rank's own names of the leading blocks of a prompt that it holds on the device and, further, in host memory. Cost: as `find` for one rank. */
+  prefixNames(slot: RankSlot, localHashes: HashList): HashList
   /** Forgets everything of a rank, in all tiers. Afterwards the slot may be used again. */
   dropRank(slot: RankSlot): void
   /** Blocks owned by a rank in a tier. */

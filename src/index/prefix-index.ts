@@ -157,6 +157,26 @@ export class TieredPrefixIndex implements ApproximatePrefixIndex {
     return position
   }
 
+  prefixNames(slot: RankSlot, localHashes: HashList): HashList {
+    const device = new Uint32Array(Math.max(this.#slotCount, slot + 1))
+    this.#device.find(localHashes, device, true, false)
+    this.#host.beginQuery(localHashes)
+    const name = this.#name.fill(0)
+    const names = new Uint32Array(localHashes.length)
+    let position = 0
+    for (; position < device[slot]!; position += 1) {
+      this.#device.pathName(slot, position, name)
+      names.set(name, 2 * position)
+    }
+    if (this.#host.count(slot) === 0) return names.subarray(0, 2 * position)
+    for (; 2 * position < localHashes.length && this.#host.step(slot, position, name[0]!, name[1]!); position += 1) {
+      name[0] = this.#host.reachedLow
+      name[1] = this.#host.reachedHigh
+      names.set(name, 2 * position)
+    }
+    return names.subarray(0, 2 * position)
+  }
+
   dropRank(slot: RankSlot): void {
     this.#device.drop(slot)
     this.#host.drop(slot)

@@ -101,6 +101,19 @@ export class ReferenceIndex implements ApproximatePrefixIndex {
     return 'ok'
   }
 
+  prefixNames(slot: RankSlot, localHashes: HashList): HashList {
+    const locals = hashesToBigints(localHashes)
+    const { scores, path } = this.#tree.find(locals)
+    const names = path.slice(0, scores.get(slot) ?? 0).map((block) => this.#tree.nameOf(slot, block))
+    const { childByEdge } = this.#chainsOf(slot, 'host_pinned')
+    for (;;) {
+      const local = locals[names.length]
+      const child: bigint | undefined = local === undefined ? undefined : childByEdge.get(edgeKey(names.at(-1) ?? null, local))
+      if (child === undefined) return hashListOf(names)
+      names.push(child)
+    }
+  }
+
   find(localHashes: HashList, scores: OverlapScores): void {
     growOverlapScores(scores, this.#slotCount)
     scores.slotCount = this.#slotCount

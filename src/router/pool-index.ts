@@ -206,6 +206,11 @@ export class PoolIndex {
     this.#predicted?.expire(nowMs)
   }
 
+  /** A rank's own names of the leading blocks of a prompt that it holds on the device and in host memory; without what is only predicted. */
+  prefixNames(slot: RankSlot, local: HashList): HashList {
+    return this.#main.prefixNames(slot, local)
+  }
+
   /** Stored events of a rank, parents before children; without what is only predicted. */
   dump(slot: RankSlot): ReturnType<ApproximatePrefixIndex['dump']> {
     return this.#main.dump(slot)

@@ -32,6 +32,12 @@ export class RankBlocks {
     return slot < 0 ? null : this.#index.isApproximate(slot)
   }
 
+  /** The rank's own names of the leading blocks of a prompt that it holds on the device and in host memory. */
+  prefixNames({ workerId, dpRank }: WorkerRank, local: HashList): HashList {
+    const slot = this.#directory.slotOf(workerId, dpRank)
+    return slot < 0 ? new Uint32Array(0) : this.#index.prefixNames(slot, local)
+  }
+
   /** Stored events of the rank, parents before children. */
   dump({ workerId, dpRank }: WorkerRank): readonly TierBlocks[] {
     const slot = this.#directory.slotOf(workerId, dpRank)

@@ -34,9 +34,11 @@ export interface SelectionContext {
   readonly record: WorkerRecord
   readonly blockSize: number
   readonly busy: BusyShares
+  /** Where more of the prompt can be fetched from; null: not told. */
+  readonly hint: Readonly<Record<string, unknown>> | null
 }
 
-export function selectionJson(selected: Selected, { kind, selectionId, record, blockSize, busy }: SelectionContext): Readonly<Record<string, unknown>> {
+export function selectionJson(selected: Selected, { kind, selectionId, record, blockSize, busy, hint }: SelectionContext): Readonly<Record<string, unknown>> {
   const { decision, prompt, overlap } = selected
   const { tracking } = prompt
   const tracked = tracking === null ? 0 : hashCount(tracking)
@@ -52,6 +54,7 @@ export function selectionJson(selected: Selected, { kind, selectionId, record, b
     endpoint: record.endpoint, block_size: blockSize, overlap: overlapJson(overlap, blockSize),
     effective_prefill_tokens: effectiveTokens(selected), potential_decode_blocks: decodeBlocks,
     ...(busy.decode === null || record.totalKvBlocks === null ? {} : { decode_busy: decodeBlocks > busy.decode * record.totalKvBlocks }),
+    ...(hint === null ? {} : { kv_hint: hint }),
     ...(kind === 'advise' ? { worker_load: workerLoadJson(decision.activePrefillTokens, record, busy) } : {}),
   }
 }

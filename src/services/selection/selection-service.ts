@@ -18,6 +18,7 @@ import { readPrompt } from './prompt.ts'
 import { Reservations } from './reservations.ts'
 import { readKey, readOverride, readReservation, readSelectBody, type ReservationBody, type SelectBody } from './select-body.ts'
 import { effectiveTokens, refusalAnswer, selectionJson, type BusyShares } from './selection-answers.ts'
+import { transferHint } from './transfer-hint.ts'
 import { choose, routingRequestOf, type Selected, type SelectionKind } from './selector.ts'
 import { boundTarget, commitSession, holdSession, sessionProblem } from './session-steering.ts'
 import { newRecord, patchedRecord, recordJson, servesRank, type WorkerRecord } from './worker-record.ts'
@@ -212,7 +213,8 @@ export class SelectionService {
         end()
         return problem!
       }
-      return { status: 200, body: selectionJson(outcome, { kind, selectionId: read.selectionId, record, blockSize: partition.blockSize, busy: this.#options.busy }) }
+      const hint = kind === 'book' ? transferHint(partition, outcome, (workerId) => this.membership.record(workerId)) : null
+      return { status: 200, body: selectionJson(outcome, { kind, selectionId: read.selectionId, record, blockSize: partition.blockSize, busy: this.#options.busy, hint }) }
     })
   }
 
