@@ -242,8 +242,11 @@ export interface EventPublisher {
 
 export interface EventPlane {
   readonly kind: 'zmq' | 'nats'
-  /** Follows the publishers of exactly this scope and topic as they come and go. */
-  subscribe(scope: EventScope, topic: string, listener: (envelope: EventEnvelope) => void): Watch
+  /**
+   * Follows the publishers of exactly this scope and topic as they come and go. `onResumed`: the connection that they share was lost and is
+   * back; what was published meanwhile is lost.
+   */
+  subscribe(scope: EventScope, topic: string, listener: (envelope: EventEnvelope) => void, onResumed?: () => void): Watch
   /** Binds and registers a publisher. */
   publisher(scope: EventScope, topic: string): Promise<EventPublisher>
   close(): Promise<void>

@@ -10,6 +10,7 @@ export function showDurableMetrics(set: MetricSet, pools: () => readonly RoutedP
   const total = gauge('warmpath_kv_recovery_expected_events', 'Events in the answers of the recoveries under way, as far as they have come')
   const oldest = gauge('warmpath_kv_recovery_oldest_seconds', 'Age of the oldest recovery under way')
   const restarts = gauge('warmpath_kv_source_restarts', 'Times that an event source began to count anew')
+  const shortfalls = set.counter('warmpath_kv_reuse_shortfalls_total', 'Answers with less of the prompt in the worker\'s cache than expected, by what they led to', {}, ['step'])
   const durable = {
     messages: gauge('warmpath_durable_messages', 'Durable KV events received'), malformed: gauge('warmpath_durable_malformed', 'Durable KV events that could not be read'),
     unknownWaiting: gauge('warmpath_durable_unknown_worker_events', 'Durable KV events that wait until their worker is known'),
@@ -31,6 +32,7 @@ export function showDurableMetrics(set: MetricSet, pools: () => readonly RoutedP
     progress.set(recoveries.reduce((sum, { appliedEvents }) => sum + appliedEvents, 0))
     total.set(recoveries.reduce((sum, { totalEvents }) => sum + (totalEvents ?? 0), 0))
     oldest.set(recoveries.reduce((most, { durationMs }) => Math.max(most, durationMs / 1000), 0))
+    for (const step of ['tail', 'dump', 'lose'] as const) shortfalls.with(step).set(all.reduce((sum, { follower }) => sum + (follower?.stats().shortfalls[step] ?? 0), 0))
     restarts.set(all.reduce((sum, { follower }) => sum + (follower?.stats().cursor.restarts ?? 0), 0))
     for (const key of Object.keys(durable) as (keyof typeof durable)[]) durable[key].set(all.reduce((sum, pool) => sum + (pool.durable?.stats()[key] ?? 0), 0))
     for (const key of Object.keys(state) as (keyof typeof state)[]) state[key].set(all.reduce((sum, pool) => sum + (pool.state?.stats[key] ?? 0), 0))

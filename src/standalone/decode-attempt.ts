@@ -141,7 +141,11 @@ export class DecodeAttempt implements ResponseListener, Leg {
 
   #noteReuse(body: Uint8Array, codec: Codec): void {
     const tokens = reportedCachedTokens(body, codec)
-    if (tokens !== null) this.#at.parts.observer.onWorkerReused(this.#at.generate.model, tokens)
+    if (tokens === null) return
+    const { parts, generate, prefill, decision } = this.#at
+    parts.observer.onWorkerReused(generate.model, tokens)
+    // What was fetched from a prefill worker is no matter of its own cache.
+    if (prefill === null) parts.pool.reused(decision, tokens)
   }
 
   #relay(frame: Uint8Array, body: Uint8Array): void {

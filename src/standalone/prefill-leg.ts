@@ -114,6 +114,7 @@ export class PrefillLeg implements ResponseListener, Leg {
     this.#step(this.#handOver.output(output))
   }
 
+    if (output.cachedTokens !== null && this.#cachedTokens === null) this.#at.pool.reused(this.#at.decision, output.cachedTokens)
   onEnd(): void {
     if (this.#over) return
     if (!this.#terminal) {

@@ -4,6 +4,7 @@
  */
 import { AffinityTable, type AffinityRules } from '../affinity/affinity-table.ts'
 import type { RouterEvent } from '../model/kv-event.ts'
+import type { Decision } from '../model/decision.ts'
 import type { Failure } from '../model/failure.ts'
 import type { WorkerDescription, WorkerId, WorkerRank } from '../model/worker.ts'
 import type { StateKeeper, StateKeeperParts } from '../state/state-keeper.ts'
@@ -322,6 +323,13 @@ export class RoutedPool {
     member?.directory.setAside(workerId, forMs)
     this.#aside.add(workerId)
     if (failure.class !== 'CapacityExhausted') this.#doubt(workerId, member?.follower ?? null, doubtSignOf(failure))
+  }
+
+  /** What an answer says of a worker's cache, of which the index expected something. */
+  reused({ workerId, dpRank, deviceBlocks }: Decision, reportedTokens: number): void {
+    const blockSize = this.router?.settings.blockSize
+    if (blockSize === undefined || deviceBlocks === 0) return
+    this.#memberOf(workerId)?.follower?.reused({ workerId, dpRank }, { expectedTokens: deviceBlocks * blockSize, reportedTokens, blockSize })
   }
 
   #doubt(workerId: WorkerId, follower: KvStateFollower | null, sign: DoubtSign): void {

@@ -57,15 +57,15 @@ class Plane implements MixedEventPlane {
     this.#broker = broker === null ? null : { ...shared, library, source: broker }
   }
 
-  subscribe(scope: EventScope, topic: string, listener: (envelope: EventEnvelope) => void): Watch {
-    const subscription = { scope, topic, listener }
+  subscribe(scope: EventScope, topic: string, listener: (envelope: EventEnvelope) => void, onResumed: () => void = () => {}): Watch {
+    const subscription = { scope, topic, listener, onResumed }
     const fixed: Watch[] = []
     if (this.kind === 'nats') fixed.push(subscribeOverNats(this.#nats, subscription))
     if (this.#broker !== null) fixed.push(subscribeOverBrokers(this.#broker, subscription))
     // Publishers over NATS that were found while this process itself uses ZMQ.
     const found = new Set<string>()
     let overNats: Watch | null = null
-    fixed.push(this.#direct.subscribe(scope, topic, listener, (key, transport) => {
+    fixed.push(this.#direct.subscribe(scope, topic, listener, onResumed, (key, transport) => {
       if (transport !== 'Nats' && !found.has(key)) return false
       if (transport === 'Nats') found.add(key)
       else found.delete(key)

@@ -27,11 +27,17 @@ export function subscribeOverNats(parts: NatsEventParts, subscription: TopicSubs
   stats.natsSubscriptions += 1
   const open = link.subscribe(eventSubject(scope, topic), null, (message) => deliver(decodeMessage(message.data, topic), subscription, stats, log))
   let closed = false
+  let wasDown = false
+  const state = link.onState((now) => {
+    if (now === 'up' && wasDown) subscription.onResumed?.()
+    wasDown = now === 'down' || (wasDown && now !== 'up')
+  })
   return {
     close: () => {
       if (closed) return
       closed = true
       stats.natsSubscriptions -= 1
+      state.close()
       open.close()
     },
   }

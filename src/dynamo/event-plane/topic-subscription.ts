@@ -7,6 +7,8 @@ export interface TopicSubscription {
   readonly scope: EventScope
   readonly topic: string
   readonly listener: (envelope: EventEnvelope) => void
+  /** The connection that publishers share was lost and is back. */
+  readonly onResumed?: () => void
 }
 
 /** Gives a message to its listener and counts; a listener that throws loses that message only. */

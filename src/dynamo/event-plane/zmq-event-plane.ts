@@ -64,8 +64,8 @@ export class DirectZmqPlane implements ZmqEventPlane {
     this.stats = options.stats ?? newEventPlaneStats()
   }
 
-  /** `others` hears of channels over other transports; without it they are not usable. */
-  subscribe(scope: EventScope, topic: string, listener: (envelope: EventEnvelope) => void, others: OtherChannels | null = null): Watch {
+  /** `others` hears of channels over other transports; without it they are not usable. Each publisher has a connection of its own: nothing is resumed for all. */
+  subscribe(scope: EventScope, topic: string, listener: (envelope: EventEnvelope) => void, _onResumed?: () => void, others: OtherChannels | null = null): Watch {
     const subscription = new Subscription(this, this.#options, { scope, topic, listener }, others)
     this.#open.add(subscription)
     subscription.start()

@@ -12,6 +12,7 @@ import type { CursorStats } from './rank-cursor.ts'
 import { RankCursor } from './rank-cursor.ts'
 import type { Recovery, RecoveryScheduler } from './recovery.ts'
 import { RecoveryTask } from './recovery-task.ts'
+import { ReuseWatch, type ReuseReport, type ReuseStep } from './reuse-watch.ts'
 
 export type IndexMode = 'events' | 'approximate'
 
@@ -70,6 +71,7 @@ export class FollowedRank {
   #quietFactor = 1
   /** Runs while the worker is in doubt. */
   #doubt: TimerHandle | null = null
+  #reuse: ReuseWatch | null = null
   /** The running question is a quiet check that has not been answered yet. */
   #isQuietUnanswered = false
 
@@ -182,9 +184,26 @@ export class FollowedRank {
   /** Asks a source that has gone quiet whether its last events were lost. */
   checkQuiet(nowMs: number): void {
     if (this.#checkAtMs === null || nowMs < this.#checkAtMs || this.#recovery !== null || this.#context.quietMs === 0) return
-    this.#checkAfter(Math.min(2 * this.#quietFactor, quietFactorMax))
+    this.#checkAfter(Math.min(Math.max(1, 2 * this.#quietFactor), quietFactorMax))
     this.#cursor?.checkTail()
     this.#isQuietUnanswered = this.#recovery !== null
+  }
+
+  /** What an answer of the rank says of its cache. Gives what was done about it. */
+  reused(report: ReuseReport): ReuseStep {
+    const cursor = this.#cursor
+    if (cursor === null || this.#recovery !== null) return 'none'
+    this.#reuse ??= new ReuseWatch()
+    const step = this.#reuse.take(report, this.#context.clock.nowMs(), this.#active?.recoveryTarget !== null)
+    if (step === 'tail') cursor.checkTail()
+    else if (step === 'dump') cursor.relearn()
+    else if (step === 'lose') cursor.lose()
+    return step
+  }
+
+  /** The way to the source was closed for a while: it is asked soon, and then as after an event. */
+  resumed(): void {
+    if (this.#checkAtMs !== null) this.#checkAfter(0)
   }
 
   /**
@@ -281,6 +300,7 @@ export class FollowedRank {
     this.#cursor = null
     this.#active = null
     this.#checkAtMs = null
+    this.#reuse = null
   }
 
   #awaitSource(): void {
@@ -333,6 +353,7 @@ export class FollowedRank {
         this.#recovery = null
         recovery.succeed()
         if (recovery.newEvents > 0 || recovery.startEventId === null) this.#checkAfter(1)
+        if (recovery.newEvents > 0 && recovery.startEventId !== null) this.#reuse?.found()
         this.#logRecovered(recovery)
       },
       onFenced: () => {

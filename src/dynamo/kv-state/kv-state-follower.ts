@@ -26,6 +26,7 @@ import type { RankCursor } from './rank-cursor.ts'
 import { RecoveryScheduler } from './recovery.ts'
 import type { RecoveryLimits } from './recovery.ts'
 import type { RecoveryTask } from './recovery-task.ts'
+import type { ReuseReport } from './reuse-watch.ts'
 
 /** Where events end up: a router. */
 export interface KvStateSink {
@@ -75,6 +76,8 @@ export interface KvStateFollower {
   removeWorker(workerId: WorkerId): void
   /** A call to a worker has failed: its ranks are asked whether they still hold what is known of them. */
   doubt(workerId: WorkerId, sign: DoubtSign): void
+  /** What an answer of a rank says of its cache, against what was expected of it. */
+  reused(rank: WorkerRank, report: ReuseReport): void
   /** A durable event. `unknown`: its rank is not known yet; `refused`: the rank has a source of its own. */
   applyDurable(event: RouterEvent): 'applied' | 'unknown' | 'refused'
   /** A rank was indexed approximately before a restart. */
@@ -158,7 +161,7 @@ class Follower implements KvStateFollower {
   start(): void {
     const { discovery, plane, endpoint } = this.#parts
     // Subscribed first: events that arrive before their source is known are counted, and part of the first dump.
-    this.#watches.push(plane.subscribe(endpoint, kvEventsTopic, (envelope) => this.#enqueue(envelope, false)))
+    this.#watches.push(plane.subscribe(endpoint, kvEventsTopic, (envelope) => this.#enqueue(envelope, false), () => this.#resumed()))
     this.#watches.push(plane.subscribe(componentScope(endpoint), kvEventsTopic, (envelope) => this.#enqueue(envelope, true)))
     this.#watches.push(followOlderSources({
       discovery, endpoint, log: this.#parts.log,
@@ -197,6 +200,13 @@ class Follower implements KvStateFollower {
     for (let dpRank = worker.dpStart; dpRank < worker.dpStart + worker.dpSize; dpRank += 1) this.#ranks.get(rankKey({ workerId, dpRank }))?.doubt(sign)
   }
 
+  reused(rank: WorkerRank, report: ReuseReport): void {
+    const step = this.#ranks.get(rankKey(rank))?.reused(report) ?? 'none'
+    if (step === 'none') return
+    this.#counters.shortfalls[step] += 1
+    this.#parts.log.debug({ ...rankFields(rank), step, expected_tokens: report.expectedTokens, reported_tokens: report.reportedTokens }, 'a worker had less of a prompt in its cache than expected')
+  }
+
   applyDurable(event: RouterEvent): 'applied' | 'unknown' | 'refused' {
     const rank = this.#ranks.get(rankKey(event))
     if (rank === undefined || !rank.isExpected) return 'unknown'
@@ -224,9 +234,9 @@ class Follower implements KvStateFollower {
       if (rank.mode === 'approximate') gauges.approximateRanks += 1
       gauges.buffered += rank.cursor?.bufferedCount ?? 0
     }
-    const { batches, applied, dropped, malformedSources, resets, cursor } = this.#counters
+    const { batches, applied, dropped, malformedSources, resets, cursor, shortfalls } = this.#counters
     return {
-      batches, applied, dropped, malformedSources, resets, cursor, ...gauges, recoveries: { ...this.#scheduler.stats },
+      batches, applied, dropped, malformedSources, resets, cursor, shortfalls, ...gauges, recoveries: { ...this.#scheduler.stats },
       queuedBatches: this.#queue.length - this.#queueHead, queuedBytes: this.#queuedBytes,
     }
   }
@@ -254,6 +264,11 @@ class Follower implements KvStateFollower {
     this.#queueHead = 0
     this.#queuedBytes = 0
     this.#batch = null
+  }
+
+  /** Events may have been lost for good. */
+  #resumed(): void {
+    for (const rank of this.#ranks.values()) rank.resumed()
   }
 
   #rank(rank: WorkerRank): FollowedRank {

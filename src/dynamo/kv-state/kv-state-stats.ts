@@ -4,6 +4,7 @@ import type { WorkerRank } from '../../model/worker.ts'
 import { createCursorStats } from './rank-cursor.ts'
 import type { CursorStats } from './rank-cursor.ts'
 import type { RecoveryPhase, RecoveryStats } from './recovery.ts'
+import type { ReuseStep } from './reuse-watch.ts'
 
 /** Why a batch of events was dropped whole. */
 export const batchDropReasons = ['queue_full', 'malformed', 'unknown_source', 'ambiguous_source', 'unexpected_rank', 'foreign_rank'] as const
@@ -24,6 +25,8 @@ export interface KvStateCounters {
   /** Times that a rank's blocks were forgotten. */
   resets: number
   readonly cursor: CursorStats
+  /** Answers with less of the prompt in the cache than expected, by what they led to. */
+  readonly shortfalls: Record<Exclude<ReuseStep, 'none'>, number>
 }
 
 export interface KvStateStats extends Readonly<KvStateCounters> {
@@ -60,5 +63,5 @@ export const createKvStateCounters = (): KvStateCounters => ({
   batches: 0,
   applied: { stored: statusCounts(), removed: statusCounts(), cleared: statusCounts() },
   dropped: Object.fromEntries(batchDropReasons.map((reason) => [reason, 0])) as Record<BatchDropReason, number>,
-  malformedSources: 0, resets: 0, cursor: createCursorStats(),
+  malformedSources: 0, resets: 0, cursor: createCursorStats(), shortfalls: { tail: 0, dump: 0, lose: 0 },
 })

@@ -75,8 +75,12 @@ async function machines(t: TestContext) {
     await client.start(signal())
     t.after(() => client.close())
     const lossy: EventPlane = {
+    const resumed: (() => void)[] = []
       kind: plane.kind, publisher: plane.publisher, close: plane.close,
-      subscribe: (scope, topic, listener) => plane.subscribe(scope, topic, (envelope) => { if (!isLost(envelope)) listener(envelope) }),
+      subscribe: (scope, topic, listener, onResumed) => {
+        if (onResumed !== undefined) resumed.push(onResumed)
+        return plane.subscribe(scope, topic, (envelope) => { if (!isLost(envelope)) listener(envelope) })
+      },
     }
     const sink = new Sink()
     const follower = createKvStateFollower({
@@ -85,7 +89,7 @@ async function machines(t: TestContext) {
     })
     t.after(() => follower.close())
     follower.start()
-    return { follower, sink, plane }
+    return { follower, sink, plane, resume: () => resumed.forEach((tell) => tell()) }
   }
   return { log, worker, router }
 }
@@ -152,6 +156,47 @@ test('a dropped batch is fetched from the worker, also when nothing follows it',
 })
 
 test('a restarted source begins anew; a vanished one loses its blocks', async (t) => {
+test('an answer with less in the cache than expected has the source asked at once, and so has a plane that is back', async (t) => {
+  const { worker, router } = await machines(t)
+  const rank = { workerId: 7n, dpRank: 0 }
+  const publisher = await (await worker(7n)).publisher()
+  const lost = new Set<bigint>()
+  // A first quiet check that never comes due.
+  const { follower, sink, resume } = await router({ quietMs: 1_000_000 }, ({ sequence }) => lost.has(sequence))
+  follower.upsertWorker(describe(7n))
+  await carry(publisher, sink, rank, 1)
+  const lose = (change: KvChange): void => {
+    lost.add(nextSequence(publisher))
+    publisher.publish([change])
+  }
+  lose(removed(1))
+  follower.reused(rank, { expectedTokens: 64, reportedTokens: 64, blockSize: 16 })
+  assert.deepEqual(follower.stats().shortfalls, { tail: 0, dump: 0, lose: 0 })
+  assert.ok(holds(sink, rank, 1)(), 'nobody has heard of it')
+  follower.reused(rank, { expectedTokens: 64, reportedTokens: 0, blockSize: 16 })
+  assert.deepEqual(follower.stats().shortfalls, { tail: 1, dump: 0, lose: 0 })
+  await until('the lost event was asked for', holds(sink, rank), 5000)
+  lose(stored(9))
+  resume()
+  await until('the plane is back: the lost event was asked for', holds(sink, rank, 9), 5000)
+})
+
+test('a live-only source whose worker finds nothing of what is expected loses its blocks', async (t) => {
+  const { worker, router } = await machines(t)
+  const rank = { workerId: 7n, dpRank: 0 }
+  const publisher = await (await worker(7n)).publisher(0, false)
+  const { follower, sink } = await router()
+  follower.upsertWorker(describe(7n))
+  await carry(publisher, sink, rank, 1)
+  for (const reportedTokens of [64, 0, 0]) follower.reused(rank, { expectedTokens: 64, reportedTokens, blockSize: 16 })
+  assert.ok(holds(sink, rank, 1)())
+  follower.reused(rank, { expectedTokens: 64, reportedTokens: 0, blockSize: 16 })
+  assert.ok(holds(sink, rank)())
+  assert.equal(follower.stats().shortfalls.lose, 1)
+  publisher.publish([stored(2)])
+  await until('what comes next counts', () => sink.blocksOf(rank).has(2n))
+})
+
   const { worker, router } = await machines(t)
   const rank = { workerId: 7n, dpRank: 0 }
   const { publisher } = await worker(7n)

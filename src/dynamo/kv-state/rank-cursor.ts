@@ -142,6 +142,12 @@ export class RankCursor {
     }
   }
 
+  /** Asks for all that the source holds; what is known counts until the answer comes. */
+  relearn(): void {
+    if (this.#state === 'initial') this.start()
+    else if (this.#state === 'live' && this.#options.canRecover) this.#recover(null)
+  }
+
   /** The recovery's answer begins. A dump replaces all that was known of the rank. */
   beginAnswer(kind: 'dump' | 'replay'): void {
     if (this.#state !== 'recovering') return
