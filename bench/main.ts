@@ -1,4 +1,4 @@
-/** `npm run bench [-- router|frontend|startup|index|kernels …] [options]`: measures, prints, and keeps the figures of runs that count. */
+/** `npm run bench [-- router|frontend|startup|index|kernels|threads …] [options]`: measures, prints, and keeps the figures of runs that count. */
 import { existsSync, mkdirSync, writeFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { parseArgs } from 'node:util'
@@ -12,7 +12,8 @@ import { benchDecision } from './kernels/decision.ts'
 import { benchEventDecoding } from './kernels/event-decoding.ts'
 import { benchHashing } from './kernels/hashing.ts'
 import { benchIndex } from './kernels/index.ts'
-import { benchmarksPage, kernelsText, routerText, startupText } from './report.ts'
+import { benchThreads } from './kernels/threads.ts'
+import { benchmarksPage, kernelsText, routerText, startupText, threadsText } from './report.ts'
 import { buildOtherRef } from './other-ref.ts'
 import { circumstances, loadAverage, readResults, writeResults, type Results } from './results.ts'
 import { compareRouters, type Cell } from './router-compare.ts'
@@ -20,7 +21,7 @@ import { measureStartup } from './startup.ts'
 
 const help = `npm run bench [-- SECTION ...] [options]
 
-Sections: router, frontend, startup, index, kernels; all when none is named.
+Sections: router, frontend, startup, index, kernels, threads; all when none is named.
   --rounds N        rounds of the comparisons and of the index (7); fewer than 5 are printed but not kept
   --starts N        starts of each router (9); fewer than 9 are not kept
   --seconds S       length of one turn of a comparison (4)
@@ -34,7 +35,7 @@ Sections: router, frontend, startup, index, kernels; all when none is named.
   --force           begin in spite of a load average above 1.5; not kept
   --keep            keep the figures all the same
 `
-const sectionNames: readonly string[] = ['router', 'frontend', 'startup', 'index', 'kernels']
+const sectionNames: readonly string[] = ['router', 'frontend', 'startup', 'index', 'kernels', 'threads']
 const loadMax = 1.5
 const say = (text: string): void => { process.stdout.write(`${text}\n`) }
 
@@ -98,7 +99,7 @@ async function run(): Promise<void> {
   if (load > loadMax && !options.force) {
     throw new BenchError(`the load average is ${load.toFixed(2)}, above ${loadMax}: figures taken now would be of the machine's other work. Wait, or use --force`)
   }
-  const needsDynamo = sections.some((name) => name !== 'kernels' && name !== 'index')
+  const needsDynamo = sections.some((name) => name !== 'kernels' && name !== 'index' && name !== 'threads')
   if (needsDynamo && !existsSync(cliPath)) throw new BenchError(`${cliPath} is not there: run npm run build, or name it with --cli`)
   const dynamo = needsDynamo ? requireDynamo() : null
   const other = options.against === null ? null : buildOtherRef(options.against)
@@ -141,6 +142,15 @@ async function measure(options: ReturnType<typeof readOptions>, dynamo: DynamoIn
     const figures = { hashing: benchHashing(), index: benchIndex(rounds), decision: benchDecision(), eventDecoding: benchEventDecoding() }
     results.kernels = { circumstances: facts, figures }
     say(`\n${kernelsText(results.kernels)}\n`)
+  }
+  if (sections.includes('threads')) {
+    const facts = circumstances(rounds, 0)
+    const figures = await benchThreads(rounds)
+    if (figures === null) say('threads: not measured, the CPU time of a thread is read on Linux alone')
+    else {
+      results.threads = { circumstances: facts, figures }
+      say(`\n${threadsText(results)}\n`)
+    }
   }
   const counts = !options.force && options.entriesMax >= 10_000_000 && options.profile === null && rounds >= 5 && (starts >= 9 || !sections.includes('startup'))
   if (options.against !== null || (!counts && !options.keep)) return say('not kept: too few rounds or starts, forced, profiled, or against another ref (--keep keeps it)')

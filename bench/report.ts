@@ -104,8 +104,41 @@ export function kernelsText({ circumstances, figures }: Section<KernelFigures>):
   ].join('\n\n')
 }
 
+/** CPU microseconds per request that one router needs, of the cell that the estimate is made from. */
+const wholeRequest = (router: Results['router']): number | null => {
+  const cell = router?.figures.cells.find(({ mode, concurrency, outputTokens }) => mode === 'generate' && concurrency === 16 && outputTokens === 16)
+  return cell === undefined ? null : middle(cell.turns.ours, 'cpuUsPerRequest')
+}
+
+/** What two threads do, and what follows for sixteen. Needs the section `threads`. */
+export function threadsText({ threads, router }: Results): string {
+  if (threads === undefined) return ''
+  const { rows, ownerUs, askerUs } = threads.figures
+  const wholeUs = wholeRequest(router)
+  const decideUs = rows.find(({ kernel }) => kernel === 'decide')?.oneUs ?? 0
+  const estimate = wholeUs === null ? [] : [
+    `Estimate, not a measurement, for 16 cores with one thread that decides and 15 that carry requests: of ${short(wholeUs)} us per request (16 at once, 16 tokens, above) ` +
+      `${short(ownerUs)} us are serial, ${digits((100 * ownerUs) / wholeUs, 1)} %; the other threads need ${short(wholeUs - decideUs + askerUs)} us each. That gives ` +
+      `${digits(wholeUs / Math.max(ownerUs, (wholeUs - decideUs + askerUs) / 15), 1)} times the requests of one thread, and the thread that decides is full at ` +
+      `${digits(wholeUs / ownerUs, 0)} times. Left out: memory bandwidth, the kernel's network stack, events.`,
+  ]
+  return [
+    circumstancesText(threads.circumstances, 'rounds of 0.8 s'),
+    'The router runs on one thread (decision 0012): this is what more could bring. Relay: 128 items of one token cut from a byte stream, looked at, passed on, the first and the last edited. Decision: prompts of 512 ' +
+      'tokens hashed, looked up, booked and freed, 64 workers, each thread with an index and bookings of its own, as two routers have them; on one shared index it is not measured. CPU is that of the threads. Scaling: what two threads do ' +
+      'per CPU second each, by what one does; by the clock it is less where other programs have the cores.',
+    table(['Kernel', 'one thread, us', 'two threads, us', 'scaling', 'Must', 'Met', 'by the clock'], rows.map((row) => [
+      row.kernel === 'relay' ? 'relay of a stream' : 'decision, an index each', short(row.oneUs), short(row.twoUs), digits(row.scaling, 2), 'at least 1.6',
+      row.kernel === 'decide' ? '**no**: not one index' : row.scaling >= 1.6 ? 'yes' : '**no**', digits(row.wallScaling, 2),
+    ])),
+    `One thread that decides for another, by messages: ${short(ownerUs)} us of CPU per request there, ${short(askerUs)} us in the thread that asks.`,
+    ...estimate,
+  ].join('\n\n')
+}
+
 /** The whole page. */
-export function benchmarksPage({ router, frontend, startup, index, kernels }: Results): string {
+export function benchmarksPage(results: Results): string {
+  const { router, frontend, startup, index, kernels } = results
   return [
     '# Benchmarks',
     'Written by `npm run bench` from `bench/results/latest.json`; do not edit. Figures are of the machine and day that each section names.',
@@ -116,10 +149,11 @@ export function benchmarksPage({ router, frontend, startup, index, kernels }: Re
     ...(startup === undefined ? [] : ['## Start', startupText(startup)]),
     ...(index === undefined ? [] : ['## Index, decisions and KV events beside the Rust crate', indexText(index)]),
     ...(kernels === undefined ? [] : ['## Kernels', kernelsText(kernels)]),
+    ...(results.threads === undefined ? [] : ['## Threads', threadsText(results)]),
     '## How to repeat',
     '```\nnpm run bench                        # everything, about twenty minutes\nnpm run bench -- router --rounds 7    # one comparison alone\nnpm run bench -- frontend\n' +
       'npm run bench -- index --rounds 5     # the counterpart needs cargo; half an hour\n' +
-      'npm run bench -- kernels startup\nnpm run bench -- router --cells 16x16 --rounds 1 --seconds 1 --force    # a first look: not kept\n```',
+      'npm run bench -- kernels startup threads\nnpm run bench -- router --cells 16x16 --rounds 1 --seconds 1 --force    # a first look: not kept\n```',
     'The comparison needs Python 3.10 or later: the real Dynamo is installed into a git-ignored folder, or taken from `WARMPATH_DYNAMO_VENV`. Nothing else may run ' +
       'meanwhile: the run does not begin above a load average of 1.5. Both routers run in one deployment with file discovery, TCP and ZMQ, each over two trivial workers; ' +
       'worker, real router and ours are loaded in turns, in an order that changes. A turn in which nothing completes or an answer has the wrong number of tokens ends the run.',

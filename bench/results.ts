@@ -11,6 +11,7 @@ import type { DecisionRow } from './kernels/decision.ts'
 import type { EventDecodingRow } from './kernels/event-decoding.ts'
 import type { HashingRow } from './kernels/hashing.ts'
 import type { IndexRow } from './kernels/index.ts'
+import type { ThreadFigures } from './kernels/threads.ts'
 import type { RouterFigures } from './router-compare.ts'
 import type { StartupFigures } from './startup.ts'
 
@@ -43,6 +44,7 @@ export interface Results {
   readonly format: 'warmpath-bench'
   readonly version: 1
   readonly kernels?: Section<KernelFigures>
+  readonly threads?: Section<ThreadFigures>
   readonly index?: Section<IndexFigures>
   readonly router?: Section<RouterFigures>
   readonly frontend?: Section<FrontendFigures>

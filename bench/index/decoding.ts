@@ -15,9 +15,9 @@ export interface DecodingRow {
   /** CPU microseconds per message, medians of the rounds: decoded only, and decoded and applied (stored and removed again, per message). */
   readonly ours: DecodingTimes
   readonly library: DecodingTimes
-  /** The same message with every event made an object, as the router does one by one; and as it is read when it holds anything else than plain events. */
-  readonly objectsUs: number
-  readonly generalUs: number
+  /** The same message with every event made an object, as the router does one by one; and as it is read when it holds anything else than plain events. Left out in older results. */
+  readonly objectsUs?: number
+  readonly generalUs?: number
 }
 
 export interface DecodingTimes {

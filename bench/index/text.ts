@@ -3,7 +3,7 @@ import { median } from '../measure.ts'
 import { circumstancesText, digits, short, table } from '../markdown.ts'
 import type { Section } from '../results.ts'
 import type { DecisionRow, IndexFigures, IndexRow } from './compare.ts'
-import type { DecodingTimes } from './decoding.ts'
+import type { DecodingRow, DecodingTimes } from './decoding.ts'
 
 interface Judged {
   readonly what: string
@@ -79,7 +79,7 @@ export function indexText({ circumstances, figures }: Section<IndexFigures>): st
       'and the result it allocates. Before anything is timed, every match of every query is compared after storing, evicting, restoring and removing single blocks from the ' +
       'middle. Ranks with names of their own are compared with the plain index, on a small workload, since the counterpart refuses what is stored under a second name. Decoding: beside ' +
       '`@msgpack/msgpack` with 64-bit integers as bigints; apply stores and removes what was decoded. Ratio: how many times faster we are where more is asked for, ours by theirs ' +
-      'where less is.',
+      'where less is. The longest event: of the clock and the CPU time, whichever is less, with the collector on the same thread.',
     table(['Figure', 'Ours', 'Counterpart', 'Ratio or value', 'Must', 'Met', 'Aim', 'Reached'], judged.map((row) => [
       row.what, row.ours, row.theirs, short(row.value), `${row.isMore ? 'at least' : 'at most'} ${row.must}`, reaches(row, row.must), String(row.aim), reaches(row, row.aim),
     ])),
@@ -91,6 +91,10 @@ export function indexText({ circumstances, figures }: Section<IndexFigures>): st
     table(['Workload, names per rank', 'store, ns/block', 'churn, ns/block', 'find, us'], figures.index.filter(({ shape }) => shape.names === 'per rank').map((row) => [
       shapeName(row), short(middle(row.ours, (times) => times.storeNsPerBlock)), short(middle(row.ours, (times) => times.churnNsPerBlock)), short(middle(row.ours, (times) => times.findUs)),
     ])),
+    table(['Decoding', 'flat words, us', 'and every event an object, us', 'read in general, us', 'counterpart, us'], (figures.decoding[0] ?? []).map(({ events, blocksPerEvent }, at) => {
+      const of = (read: (row: DecodingRow) => number | undefined): string => short(middle(figures.decoding, (rounds) => read(rounds[at]!) ?? Number.NaN))
+      return [`${events} events of ${blocksPerEvent} blocks`, of(({ ours }) => ours.decodeUs), of(({ objectsUs }) => objectsUs), of(({ generalUs }) => generalUs), of(({ library }) => library.decodeUs)]
+    })),
     table(['Decision, CPU', 'ours, us', 'counterpart, us', 'ratio'], figures.decisions.map(({ workers, tokens, ours, rust }) => {
       const [own, their] = [middle(ours, ({ cpuUs }) => cpuUs), middle(rust, ({ cpuUs }) => cpuUs)]
       return [`${workers} workers, ${tokens} tokens`, short(own), short(their), digits(own / their, 2)]
