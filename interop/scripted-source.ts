@@ -9,6 +9,7 @@ import { KvEventLog, type KvChange } from '../src/dynamo/kv-state/kv-event-log.t
 import { decodeRecoveryRequest, encodeRecoveryItem } from '../src/dynamo/kv-state/recovery-codec.ts'
 import { createTcpRequestServer } from '../src/dynamo/request-plane/tcp-server.ts'
 import { encodeInstanceRecord } from '../src/dynamo/wire/instance-record.ts'
+import { encodeData } from '../src/dynamo/wire/items.ts'
 import { encodeKvEvents } from '../src/dynamo/wire/kv-events.ts'
 import { publicSeed, sharedHasher } from '../src/hashing/block-hasher.ts'
 import { hashListOf } from '../src/model/hash-list.ts'
@@ -33,6 +34,10 @@ export const cleared: KvChange = { storageTier: 'device', data: { kind: 'cleared
 export class ScriptedSource {
   readonly id: bigint
   #log: KvEventLog
+  /** Questions for what it holds. */
+  asked = 0
+  /** Prompt tokens from its cache, as its answers say. */
+  cachedTokens = 0
   readonly #publisher: EventPublisher
   readonly #server: RequestPlaneServer
   readonly #closing: (() => Promise<void> | void)[]
@@ -57,10 +62,16 @@ export class ScriptedSource {
     const source = new ScriptedSource(id, publisher, server, [() => publisher.close(), () => plane.close(), () => server.close(), () => discovery.close(1000)])
     const query = { ...endpoint, endpoint: recoveryEndpointName(publisher.publisherId) }
     const asked = server.serve(query, id, (request, response) => {
+      source.asked += 1
       response.writeItem(encodeRecoveryItem(source.#log.answer(decodeRecoveryRequest(request.body, request.codec)), request.codec))
       response.end()
     })
-    const generate = server.serve(endpoint, id, (_request, response) => response.end())
+    const generate = server.serve(endpoint, id, (request, response) => {
+      response.writeItem(encodeData({
+        token_ids: [1], finish_reason: 'length', completion_usage: { prompt_tokens: 64, completion_tokens: 1, total_tokens: 65, prompt_tokens_details: { cached_tokens: source.cachedTokens } },
+      }, request.codec))
+      response.end()
+    })
     const recordOf = (place: typeof endpoint, transport: InstanceRecord['transport']): InstanceRecord => ({ ...place, instanceId: id, transport, codec: 'msgpack', deviceType: null })
     const recoveryTarget = recordOf(query, asked.transport)
     await discovery.put('v1/instances', instanceKey(query, id), encodeInstanceRecord(recoveryTarget))

@@ -113,6 +113,30 @@ async function clearedWhileIdle(deployment: Deployment): Promise<void> {
 }
 
 /** Nobody is called, and the worker is gone: the quiet check reaches nobody. */
+/** After a long rest a clear is lost: the first answer that reports less in the cache than was credited is the sign. */
+async function clearedAfterRest(deployment: Deployment): Promise<void> {
+  await withSource(deployment, async (source, driver) => {
+    const tokens = prompt(41)
+    await fill(source, driver, [tokens])
+    // Each quiet check comes after twice the time of the one before; after the fourth the next is 24 s away.
+    const { asked } = source
+    await until('the source is asked ever more rarely', () => source.asked >= asked + 4, 50_000)
+    const ask = async (): Promise<void> => {
+      const { outputs, error } = await driver.call(routerEndpoint.generate, generateRequest(tokens))
+      assert.equal(error, null)
+      assert.equal(workerOf(outputs), source.id)
+    }
+    source.cachedTokens = 64
+    await ask()
+    source.publish([cleared], true)
+    assert.equal(await credited(driver, source.id, tokens), 4, 'nobody has heard of it')
+    source.cachedTokens = 0
+    await ask()
+    await becomes(driver, source.id, tokens, 0, 'gone with the first answer that shows it', limitMs)
+    await fill(source, driver, [tokens])
+  })
+}
+
 async function goneWhileIdle(deployment: Deployment): Promise<void> {
   await withSource(deployment, async (source, driver) => {
     await fill(source, driver, [prompt(31)])
@@ -127,4 +151,5 @@ export const phantomScenarios: readonly Scenario[] = [
   { name: 'phantom-blocks-new-count', run: countsAnew },
   { name: 'phantom-blocks-cleared', run: clearedWhileIdle },
   { name: 'phantom-blocks-gone', run: goneWhileIdle },
+  { name: 'phantom-blocks-reported', run: clearedAfterRest },
 ]
