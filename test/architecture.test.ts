@@ -23,7 +23,8 @@ const rooms: Readonly<Record<string, readonly string[]>> = {
   'policy-files': ['model', 'ports', 'policies', 'index.ts', 'hashing.ts', 'index', 'hashing', 'node'],
   affinity: ['model'],
   'system-ports': ['ports', 'node'],
-  dynamo: ['model', 'ports', 'msgpack', 'hashing', 'kv-events', 'index', 'router', 'node', 'lossless-json', 'etcd3', 'zeromq', '@nats-io/transport-node', '@nats-io/jetstream', '@nats-io/obj', '@noble/hashes', 'undici', 'yaml'],
+  'make-folder': ['node'],
+  dynamo: ['model', 'ports', 'make-folder', 'msgpack', 'hashing', 'kv-events', 'index', 'router', 'node', 'lossless-json', 'etcd3', 'zeromq', '@nats-io/transport-node', '@nats-io/jetstream', '@nats-io/obj', '@noble/hashes', 'undici', 'yaml'],
   // The raw engines' codec and the simulated engine; the worker wrapper below composes Dynamo parts.
   engines: ['model', 'ports', 'msgpack', 'hashing', 'kv-events', 'index', 'node', 'dynamo', 'system-ports', 'worker', '@noble/hashes'],
   // The worker SDK: makes its planes as the commands do. Of the engines it knows the codec of their event sockets, no more.
@@ -38,7 +39,7 @@ const rooms: Readonly<Record<string, readonly string[]>> = {
   config: ['model', 'ports', 'affinity', 'disagg', 'queue', 'policies', 'load', 'scheduling', 'router', 'node', 'yaml'],
   // Load and bindings that several routers share.
   replicas: ['model', 'ports', 'hashing', 'affinity', 'router', 'dynamo'],
-  state: ['model', 'ports', 'router', 'dynamo/durable/snapshot-codec', 'node'],
+  state: ['model', 'ports', 'make-folder', 'router', 'dynamo/durable/snapshot-codec', 'node'],
   standalone: ['model', 'ports', 'state', 'msgpack', 'disagg', 'affinity', 'replicas', 'router', 'hashing', 'dynamo', 'observability', 'config', 'http', 'node'],
   'global-router': ['model', 'ports', 'msgpack', 'standalone', 'dynamo'],
   // The services over HTTP: their state, and the sockets around it.

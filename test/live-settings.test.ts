@@ -12,6 +12,7 @@ import type { WireValue } from '../src/dynamo/wire/body.ts'
 import { encodeData } from '../src/dynamo/wire/items.ts'
 import { explanationAnswer } from '../src/standalone/query-endpoints.ts'
 import { SmallDeployment, plainCard, type ScriptedWorker } from './standalone-kit.ts'
+import { until } from './until.ts'
 
 let small: SmallDeployment
 let folder: string
@@ -31,20 +32,13 @@ function file(name: string, text: string): string {
   return join(folder, name)
 }
 
-async function until(what: string, check: () => boolean): Promise<void> {
-  const end = Date.now() + 8000
-  while (!check()) {
-    assert.ok(Date.now() < end, `not in time: ${what}\n${small.lines.slice(-20).join('')}`)
-    await new Promise((resolve) => setTimeout(resolve, 5))
-  }
-}
-
 const answer = (): Promise<ScriptedWorker> => small.worker((incoming, response) => {
   response.writeItem(encodeData({ token_ids: [1], finish_reason: 'stop' }, incoming.codec))
   response.end()
 })
 const ask = (): Promise<WireValue[]> => small.call('dynamo.router.generate', { token_ids: [1, 2, 3], stop_conditions: { max_tokens: 1 } })
-const prefers = (worker: ScriptedWorker, name: string): string => `import { definePolicy } from 'warmpath'\nexport default definePolicy({ name: '${name}', score: ({ workerId }) => (workerId === ${worker.id}n ? 0 : 1) })\n`
+/** `other`: the score of all other workers; infinite ones are never drawn by a temperature. */
+const prefers = (worker: ScriptedWorker, name: string, other = 1): string => `import { definePolicy } from 'warmpath'\nexport default definePolicy({ name: '${name}', score: ({ workerId }) => (workerId === ${worker.id}n ? 0 : ${other}) })\n`
 
 /** Requests one after the other in several streams until it is told to stop. */
 function load(streams: number): { readonly failures: unknown[]; readonly sent: () => number; stop(): Promise<void> } {
@@ -111,7 +105,7 @@ test('a shadow policy under load changes nothing and is told of', async () => {
 
 test('SIGHUP reads config, policy classes and policy anew, all or nothing', async () => {
   const [first, second] = [await answer(), await answer()]
-  const policy = file('policy.js', prefers(first, 'own'))
+  const policy = file('policy.js', prefers(first, 'own', Infinity))
   const config = file('config.yaml', `router-temperature: 0\npolicy: ${policy}\n`)
   const classes = (name: string): string => `default_policy_family: all\nuncached_isl_buckets:\n  - { min_tokens: 0, bucket: any }\npolicy_classes:\n  - { name: ${name}, policy_family: all, cache_bucket: any, quantum: 1, prefill_busy_threshold: 100 }\n`
   const { live, service } = await small.liveRouter(['--config', config, '--router-policy-config', file('classes.yaml', classes('old'))])

@@ -47,7 +47,10 @@ class AdminError extends Error {
   }
 }
 
-/** Errors: a token file that cannot be used; the port is in use. */
+/** A token file that cannot be used. */
+export class TokenFileError extends Error {}
+
+/** Errors: `TokenFileError`; the listener's own (`EADDRINUSE`, `EACCES`). */
 export async function startAdminServer(options: AdminServerOptions): Promise<AdminServer> {
   if (options.tokenFile !== null) readToken(options.tokenFile)
   const server = createServer({ requestTimeout: requestMs, headersTimeout: requestMs, maxHeaderSize: 16_384 }, (request, response) => { void serve(request, response, options) })
@@ -100,16 +103,16 @@ function answer(response: ServerResponse, outcome: AdminAnswer): void {
   send(response, 400, { error: { message: 'nothing was changed', problems: outcome.problems.map(({ field, message }) => ({ field, message })) } })
 }
 
-/** Errors: it cannot be read, or is empty. */
+/** Errors: `TokenFileError`: it cannot be read, or is empty. */
 function readToken(path: string): string {
   let bytes: Buffer
   try {
     bytes = readFileSync(path)
   } catch (error) {
-    throw new Error(`${path}: cannot be read (${(error as NodeJS.ErrnoException).code ?? String(error)}); check the path and its permissions`)
+    throw new TokenFileError(`${path}: cannot be read (${(error as NodeJS.ErrnoException).code ?? String(error)}); check the path and its permissions`)
   }
   const token = bytes.toString('utf8').trim()
-  if (token === '' || bytes.length > tokenBytesMax) throw new Error(`${path}: expected a token of 1 to ${tokenBytesMax} bytes`)
+  if (token === '' || bytes.length > tokenBytesMax) throw new TokenFileError(`${path}: expected a token of 1 to ${tokenBytesMax} bytes`)
   return token
 }
 

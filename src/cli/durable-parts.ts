@@ -1,9 +1,11 @@
 /** Durable KV events and state on disk of the router's pools, from its options. */
+import { access, constants } from 'node:fs/promises'
 import { DurableEvents } from '../dynamo/durable/durable-events.ts'
 import { NoJetStreamError } from '../dynamo/durable/jetstream-store.ts'
 import type { NatsLink } from '../dynamo/nats/nats-link.ts'
 import type { ParsedConfig } from '../config/parse-command.ts'
 import { UsageError } from '../config/usage-error.ts'
+import { makeFolder } from '../make-folder.ts'
 import { StateKeeper } from '../state/state-keeper.ts'
 import type { StandaloneRouterParts } from '../standalone/router-service.ts'
 import type { Clock, Discovery, Log, Random } from '../ports.ts'
@@ -27,6 +29,17 @@ export function durableEventsOf({ values }: ParsedConfig<'router'>, parts: Durab
 export function durableStartError(error: unknown, link: NatsLink): unknown {
   if (!(error instanceof NoJetStreamError)) return error
   return new UsageError(`--router-durable-kv-events: the NATS server at ${link.servers} has no JetStream (${error.message}); start nats-server with -js, or leave the option out and give --state-dir, which keeps a snapshot on disk`)
+}
+
+/** Makes the folder of `--state-dir`. Errors: `UsageError`: it cannot be made, or not be written. */
+export async function openStateFolder({ values: { stateDir } }: ParsedConfig<'router'>): Promise<void> {
+  if (stateDir === null) return
+  try {
+    await makeFolder(stateDir)
+    await access(stateDir, constants.W_OK | constants.X_OK)
+  } catch (error) {
+    throw new UsageError(`--state-dir ${stateDir}: no folder that can be written (${(error as NodeJS.ErrnoException).code ?? String(error)}); give another, or leave it out`)
+  }
 }
 
 /** State on disk, with `--state-dir`; null: none is kept. */

@@ -6,6 +6,7 @@ import { createOpenAiServer, type OpenAiServer } from '../openai/openai-server.t
 import type { Log } from '../ports.ts'
 import { systemClock, systemRandom } from '../system-ports.ts'
 import { assembleFrontend, type AssembledFrontend } from './assemble-frontend.ts'
+import { httpListenError } from './listen-error.ts'
 import { LiveSettings } from './live-settings.ts'
 import { openAdmin } from './live-settings-service.ts'
 import { openDiscovery } from '../planes/open-discovery.ts'
@@ -69,9 +70,7 @@ async function listen({ values }: Config, frontend: AssembledFrontend, files: Li
     log.info({ stage: 'start' }, `HTTP API: ${server.url}`)
     return server
   } catch (error) {
-    const { code } = error as NodeJS.ErrnoException
-    if (code !== 'EADDRINUSE' && code !== 'EACCES') throw error
-    throw new Error(`HTTP port ${values.httpPort} ${code === 'EACCES' ? 'may not be used' : 'is in use'}; give another with --http-port, or 0 for a free one`, { cause: error })
+    throw httpListenError(error, values)
   }
 }
 

@@ -90,7 +90,7 @@ function readPoolConfig(path: string | null): GlobalRouterConfig {
   try {
     value = parseJsonBytes(bytes) as Json
   } catch (error) {
-    throw new UsageError(`--config ${path} is not valid JSON: ${error instanceof Error ? error.message : String(error)}`)
+    throw new UsageError(`--config ${path} is not valid JSON: ${error instanceof Error ? error.message : String(error)}; expected one object with pools and grids`)
   }
   try {
     return parsePoolConfig(value)

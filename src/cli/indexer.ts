@@ -8,7 +8,7 @@ import { IndexerService, indexerRoutes } from '../services/indexer/indexer-servi
 import { readPeerDump } from '../services/peer-dump.ts'
 import { ServiceMetrics } from '../services/service-metrics.ts'
 import { endpointProblem } from '../services/zmq-endpoint.ts'
-import { listed, serveUntilSignalled } from './service-parts.ts'
+import { httpPeers, listed, serveUntilSignalled } from './service-parts.ts'
 import { runService, type Environment, type ServiceRun } from './service-run.ts'
 import { packageVersion } from './version.ts'
 
@@ -21,6 +21,7 @@ export const runIndexer = (argv: readonly string[], env: Environment): Promise<n
 async function serve({ config: { values }, log, signal, signalled }: ServiceRun<'indexer'>): Promise<number> {
   const workers = parseWorkers(values.workers)
   const { blockSize } = values
+  const peers = httpPeers(values.peers, '--peers')
   if (workers.length > 0 && blockSize === null) throw new UsageError('--workers needs --block-size: the tokens per KV cache block of these workers')
   const access = values.accessLog === null ? null : openAccessLog(values.accessLog, values.traceIdHeader, values.accessLogLocalTime)
   const library = new ZmqLibrary(values.zmqIoThreads)
@@ -48,7 +49,6 @@ async function serve({ config: { values }, log, signal, signalled }: ServiceRun<
     ['counter', `${own}_access_log_failures_total`, 'Lines of the access log that could not be written'],
   ], () => [service.partitionCount, service.instanceCount, service.entryCount, service.bytes, access?.failures ?? 0])
   metrics.showFeeds(own, stats)
-  const peers = listed(values.peers)
   if (peers.length > 0) service.recover(await readPeerDump(peers, log, signal) ?? [])
   for (const url of peers) service.addPeer({ url })
   for (const { workerId, dpRank, endpoint } of workers) {

@@ -1,5 +1,6 @@
 /** Files of the HTTP listener, keys and certificates: read at the start, and anew when they change or on SIGHUP. What cannot be read then stays as it was. */
 import { readFileSync, unwatchFile, watchFile } from 'node:fs'
+import { createPrivateKey } from 'node:crypto'
 import { createSecureContext } from 'node:tls'
 import type { FrontendValues } from '../config/table.ts'
 import { UsageError } from '../config/usage-error.ts'
@@ -88,6 +89,8 @@ export class ListenerFiles {
     const cert = readPem('--tls-cert-path', tlsCertPath)
     const key = readPem('--tls-key-path', tlsKeyPath)
     const tls: TlsMaterial = { cert, key, ...(tlsClientCaPath === null ? {} : { clientCa: readPem('--tls-client-ca-cert-path', tlsClientCaPath) }) }
+    checkPem('--tls-cert-path', tlsCertPath, 'a certificate', () => createSecureContext({ cert }))
+    checkPem('--tls-key-path', tlsKeyPath, 'a private key', () => createPrivateKey(key))
     try {
       createSecureContext({ cert, key, ...(tls.clientCa === undefined ? {} : { ca: tls.clientCa }) })
     } catch (error) {
@@ -102,5 +105,13 @@ function readPem(option: string, path: string): string {
     return readFileSync(path, 'utf8')
   } catch (error) {
     throw new UsageError(`${option} ${path}: ${unusable(error)}`)
+  }
+}
+
+function checkPem(option: string, path: string, what: string, read: () => unknown): void {
+  try {
+    read()
+  } catch (error) {
+    throw new UsageError(`${option} ${path}: holds not ${what} in PEM form (${(error as Error).message}); give a file with -----BEGIN ... lines`)
   }
 }

@@ -5,6 +5,7 @@ import { UsageError } from '../config/usage-error.ts'
 import type { MetricSet } from '../observability/metric-set.ts'
 import type { PolicyFile } from '../policy-files/policy-file.ts'
 import type { Log } from '../ports.ts'
+import { listenError } from './listen-error.ts'
 import type { ChangeOutcome, LiveCommand, LiveSettings } from './live-settings.ts'
 
 const regretBounds = [0, 0.01, 0.1, 1, 10, 100, 1000, 10_000]
@@ -43,11 +44,11 @@ export function showLiveMetrics<Command extends LiveCommand>(set: MetricSet, liv
   })
 }
 
-/** The admin API, where it is asked for; gives what closes it. Errors: `UsageError` that names the option. */
+/** The admin API, where it is asked for; gives what closes it. Errors: `UsageError` for the token file; a port that is taken. */
 export async function openAdmin<Command extends LiveCommand>(live: LiveSettings<Command>, log: Log): Promise<(() => Promise<void>) | null> {
   const { adminPort, adminTokenFile } = live.config.values as Pick<ParsedConfig<LiveCommand>['values'], 'adminPort' | 'adminTokenFile'>
   if (adminPort === null) return null
-  const { startAdminServer } = await import('../admin/admin-server.ts')
+  const { TokenFileError, startAdminServer } = await import('../admin/admin-server.ts')
   try {
     const server = await startAdminServer({
       port: adminPort, tokenFile: adminTokenFile, log,
@@ -56,8 +57,8 @@ export async function openAdmin<Command extends LiveCommand>(live: LiveSettings<
     log.info({ stage: 'start' }, `admin API: ${server.url}/settings${adminTokenFile === null ? ' (reads only; --admin-token-file allows writes)' : ''}`)
     return () => server.close()
   } catch (error) {
-    const { code, message } = error as NodeJS.ErrnoException
-    throw new UsageError(code === 'EADDRINUSE' || code === 'EACCES' ? `--admin-port ${adminPort}: ${code === 'EACCES' ? 'may not be used' : 'is in use'}; give another, or 0 for a free one` : `--admin-token-file ${message}`)
+    if (error instanceof TokenFileError) throw new UsageError(`--admin-token-file ${error.message}`)
+    throw listenError(error, { what: 'admin port', host: '127.0.0.1', port: adminPort, portOption: '--admin-port', hostOption: '--admin-port' })
   }
 }
 

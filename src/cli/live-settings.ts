@@ -132,7 +132,7 @@ export class LiveSettings<Command extends LiveCommand> {
     const { argv, env } = this.#parts
     const { command } = this.#config
     let commitPolicies: () => void
-    let parsed: ParsedConfig<Command>
+    let parsed: ParsedConfig<Command> | null = null
     try {
       const outcome = await parseCommand(command as Command, argv, env, (path) => readFileSync(path), { changes: Object.fromEntries(overlay) })
       if (outcome.kind !== 'config') throw new Error('the command line asks for help')
@@ -140,7 +140,8 @@ export class LiveSettings<Command extends LiveCommand> {
       commitPolicies = await this.policies.prepare(pathsOf(parsed), source === 'reload')
     } catch (error) {
       if (!(error instanceof UsageError) && !(error instanceof PolicyFileError)) throw error
-      return this.#refuse(source, [{ field: fieldOf(error.message), message: error.message }])
+      const message = error instanceof PolicyFileError && parsed !== null ? `${policyPlace(parsed, error.message)} ${error.message}` : error.message
+      return this.#refuse(source, [{ field: fieldOf(message), message }])
     }
     const before = this.#config
     const restarts = this.#fixedChanges(before, parsed)

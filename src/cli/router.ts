@@ -6,9 +6,10 @@ import type { RouterMetrics } from '../observability/router-metrics.ts'
 import { OccupiedNameError } from '../standalone/occupied-name.ts'
 import type { StandaloneRouter } from '../standalone/router-service.ts'
 import { systemClock, systemRandom } from '../system-ports.ts'
+import { httpListenError } from './listen-error.ts'
 import { LiveSettings } from './live-settings.ts'
 import { openAdmin } from './live-settings-service.ts'
-import { durableStartError } from './durable-parts.ts'
+import { durableStartError, openStateFolder } from './durable-parts.ts'
 import { openDiscovery } from '../planes/open-discovery.ts'
 import { showPlaneMetrics } from './plane-metrics.ts'
 import { runService, type Environment, type ServiceRun } from './service-run.ts'
@@ -23,6 +24,7 @@ async function serve(run: ServiceRun<'router'>): Promise<number> {
   const live = new LiveSettings(run)
   const { config } = live
   const { values } = config
+  await openStateFolder(config)
   const clock = systemClock()
   const random = systemRandom()
   const discovery = openDiscovery(effectiveEnvironment(config, env), { clock, log })
@@ -71,15 +73,13 @@ async function openHttp({ values }: ParsedConfig<'router'>, service: StandaloneR
     log.info({ stage: 'start' }, `health and metrics: http://${values.systemHost}:${system.port}/metrics`)
     closing.push(() => system.close())
   }
-  if (values.httpPort !== null) {
+  const { httpPort } = values
+  if (httpPort !== null) {
     const { createHttpMirror } = await import('../http/http-mirror.ts')
     const mirror = await createHttpMirror({
-      host: values.httpHost, port: values.httpPort, log,
+      host: values.httpHost, port: httpPort, log,
       service: service.httpService(async () => ({ contentType: metrics.contentType, text: await metrics.text() })),
-    }).catch((error: NodeJS.ErrnoException) => {
-      if (error.code !== 'EADDRINUSE' && error.code !== 'EACCES') throw error
-      throw new Error(`HTTP port ${values.httpPort} ${error.code === 'EACCES' ? 'may not be used' : 'is in use'}; give another with --http-port, or 0 for a free one`, { cause: error })
-    })
+    }).catch((error: unknown) => { throw httpListenError(error, { httpHost: values.httpHost, httpPort }) })
     log.info({ stage: 'start' }, `the endpoints over HTTP: ${mirror.url}`)
     closing.push(() => mirror.close(1000))
   }

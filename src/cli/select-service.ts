@@ -13,7 +13,7 @@ import { SelectionService, type SelectionServiceOptions } from '../services/sele
 import { selectionRoutes } from '../services/selection/selection-routes.ts'
 import { ServiceMetrics } from '../services/service-metrics.ts'
 import { systemClock, systemRandom } from '../system-ports.ts'
-import { listed, replicaPeers, serveUntilSignalled } from './service-parts.ts'
+import { httpPeers, replicaPeers, serveUntilSignalled } from './service-parts.ts'
 import { runService, type Environment, type ServiceRun } from './service-run.ts'
 import { packageVersion } from './version.ts'
 
@@ -30,6 +30,7 @@ async function serve({ config, log, signal, signalled }: ServiceRun<'select-serv
   const { values } = config
   if (values.approximateCachePolicy === 'lru') log.warn({ stage: 'config' }, 'the selection service knows assumed blocks by their time alone: lru is taken as ttl')
   const peers = replicaPeers(values)
+  const indexPeers = httpPeers(values.indexerPeers, '--indexer-peers')
   const clock = systemClock()
   const random = systemRandom()
   const library = new ZmqLibrary(values.zmqIoThreads)
@@ -37,7 +38,6 @@ async function serve({ config, log, signal, signalled }: ServiceRun<'select-serv
   const mesh = values.replicaSyncPort === null ? null : await ReplicaMesh.start(library, values.replicaSyncPort, (BigInt(high) << 32n) | BigInt((low | 1) >>> 0), log)
   const listeners = values.useKvEvents ? new EngineListeners(library, log) : null
   const service = new SelectionService({ ...serviceOptions(config), clock, random, events: listeners, replication: mesh, newId: () => randomUUID() })
-  const indexPeers = listed(values.indexerPeers)
   if (indexPeers.length > 0) service.membership.recover(await readPeerDump(indexPeers, log, signal) ?? [])
   mesh?.listen({
     onBooking: (key, blockSize, event) => service.applyReplicaEvent(key, blockSize, event),

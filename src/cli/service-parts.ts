@@ -57,6 +57,15 @@ export async function serveUntilSignalled(frame: ServiceFrame): Promise<number> 
 /** Parts of a list separated by commas, without empty ones. */
 export const listed = (text: string | null): string[] => (text ?? '').split(',').map((part) => part.trim()).filter((part) => part !== '')
 
+/** Addresses over HTTP. Errors: `UsageError` that names the entry. */
+export function httpPeers(text: string | null, option: string): string[] {
+  const peers = listed(text)
+  for (const peer of peers) {
+    if (!/^https?:\/\/[^/?#]+/i.test(peer) || !URL.canParse(peer)) throw new UsageError(`${option}: ${JSON.stringify(peer)} is not valid; expected http://HOST:PORT`)
+  }
+  return peers
+}
+
 /** Addresses of replicas. Errors: `UsageError`. */
 export function replicaPeers({ replicaSyncPort, replicaSyncPeers }: { readonly replicaSyncPort: number | null; readonly replicaSyncPeers: string | null }): string[] {
   const peers = listed(replicaSyncPeers)

@@ -4,6 +4,7 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parseCommand, type ParsedConfig } from '../config/parse-command.ts'
+import { UsageError } from '../config/usage-error.ts'
 import { MemoryDiscovery, MemoryStore } from '../dynamo/discovery/memory-discovery.ts'
 import { createZmqEventPlane } from '../dynamo/event-plane/zmq-event-plane.ts'
 import { createTcpRequestClient } from '../dynamo/request-plane/tcp-client.ts'
@@ -19,6 +20,7 @@ import { createOpenAiServer, type OpenAiServer } from '../openai/openai-server.t
 import type { Clock, EventPlane, Random, RequestPlaneServer } from '../ports.ts'
 import { systemClock, systemRandom } from '../system-ports.ts'
 import { assembleFrontend, type AssembledFrontend } from './assemble-frontend.ts'
+import { httpListenError } from './listen-error.ts'
 import { engineSettingsOf } from './simulated-engine-options.ts'
 import { WorkerTable, type WorkerRow } from './worker-table.ts'
 
@@ -42,6 +44,10 @@ interface Place {
 export async function runStart(argv: readonly string[], env: Environment): Promise<number> {
   const config = await parseCommand('start', argv, env, (path) => readFileSync(path))
   if (config.kind !== 'config') return 0
+  const prefillWorkers = config.sources['prefillWorkers']
+  if (config.values.aggregated && prefillWorkers?.kind !== 'default') {
+    throw new UsageError(`${prefillWorkers?.kind === 'file' ? 'prefill-workers' : prefillWorkers?.name}: --aggregated workers have no prefill stage; leave one of the two out`)
+  }
   const showTable = config.values.table && process.stdout.isTTY
   const isQuiet = showTable && config.sources['log']?.kind === 'default'
   const log = createLog({ level: isQuiet ? 'warn' : config.values.log, jsonl: config.values.logJson })
@@ -143,10 +149,8 @@ async function openApi({ values, sources }: Config, frontend: AssembledFrontend,
     return await open(values.httpPort)
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException
-    if (code !== 'EADDRINUSE' && code !== 'EACCES') throw error
-    const state = code === 'EACCES' ? 'may not be used' : 'is in use'
-    if (sources['httpPort']?.kind !== 'default') throw new Error(`HTTP port ${values.httpPort} ${state}; give another with --http-port, or 0 for a free one`, { cause: error })
-    process.stdout.write(`port ${values.httpPort} ${state}; taking a free one\n`)
+    if ((code !== 'EADDRINUSE' && code !== 'EACCES') || sources['httpPort']?.kind !== 'default') throw httpListenError(error, values)
+    process.stdout.write(`port ${values.httpPort} ${code === 'EACCES' ? 'may not be used' : 'is in use'}; taking a free one\n`)
     return open(0)
   }
 }

@@ -7,6 +7,9 @@ import { UsageError } from './usage-error.ts'
 /** Errors: `UsageError` that names option, value and mend. */
 export function checkDisagg(draft: Draft): void {
   const { values } = draft
+  if (typeof values['prefillEndpoint'] === 'string' && values['prefillEndpoint'] === values['endpoint']) {
+    throw new UsageError(`${placeOf(draft, 'prefillEndpoint')}: ${values['prefillEndpoint']} is the endpoint of the decode workers (${placeOf(draft, 'endpoint')}), too; give that of the prefill workers, or leave it out where the workers do both`)
+  }
   if (values['conditionalDisagg'] !== true) {
     if (typeof values['conditionalDisaggConfig'] === 'string') throw new UsageError(`${placeOf(draft, 'conditionalDisaggConfig')} needs --router-conditional-disagg; set it or leave the rules out`)
     return

@@ -15,6 +15,8 @@ export type ReadFile = (path: string) => Uint8Array
 export type Environment = Readonly<Record<string, string | undefined>>
 
 export interface Draft {
+  /** Its name, for errors. */
+  readonly command: string
   readonly table: OptionTable
   readonly values: Record<string, OptionValue>
   readonly sources: Record<string, ValueSource>

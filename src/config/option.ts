@@ -51,6 +51,8 @@ export interface Option<T extends OptionValue = OptionValue> {
   readonly unavailable: Unavailable<T> | null
   /** Set: the value is accepted and governs nothing here; one line says why. */
   readonly noEffect: string | null
+  /** Keys of options of which one must be set; otherwise the value governs nothing, and one line says so. */
+  readonly needs: readonly string[]
   /** Name in the `router:` mapping of a policy file, or null when it has none. */
   readonly policyName: string | null
   readonly isHidden: boolean
@@ -69,7 +71,7 @@ export type OptionInput<T extends OptionValue> = Partial<Omit<Option<T>, 'type' 
 const plain = {
   isFlag: true, olderNames: [], env: [], olderEnv: [], unit: null, defaultText: null, minimum: null, maximum: null,
   choices: null, choiceAliases: {}, isNullable: false, origin: 'dynamo' as OptionOrigin, since: 'Dynamo 1.1', removedIn: null,
-  isDeprecatedInDynamo: false, replacement: null, unavailable: null, noEffect: null, policyName: null, isHidden: false, isSecret: false,
+  isDeprecatedInDynamo: false, replacement: null, unavailable: null, noEffect: null, needs: [], policyName: null, isHidden: false, isSecret: false,
 }
 
 const make = <T extends OptionValue>(type: OptionType, value: T, input: OptionInput<T>): Option<T> =>

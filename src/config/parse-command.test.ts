@@ -335,3 +335,22 @@ test('a variable that governs nothing here is said to', async () => {
   const { warnings } = await parse(target, { env: { DYN_EVENT_PLANE_CODEC: 'json', OTEL_EXPORT_ENABLED: '' } })
   assert.deepEqual(warnings, ['DYN_EVENT_PLANE_CODEC has no effect: events are MessagePack, in Dynamo too'])
 })
+
+test('an option that governs nothing without another one is said to, unless that is given', async () => {
+  const cases: [string[], string | null][] = [
+    [['--admin-token-file', 't'], '--admin-token-file has no effect without --admin-port; set it, or leave --admin-token-file out'],
+    [['--policy-budget-us', '9'], '--policy-budget-us has no effect without --policy or --policy-shadow; set it, or leave --policy-budget-us out'],
+    [['--on-prefill-error', 'fail'], '--on-prefill-error has no effect without --prefill-endpoint; set it, or leave --on-prefill-error out'],
+    [['--http-host', '::1'], '--http-host has no effect without --http-port; set it, or leave --http-host out'],
+    [['--admin-port', '0', '--admin-token-file', 't'], null],
+    [['--http-port', '0', '--http-host', '::1'], null],
+    [['--no-decode-kv-reuse'], null],
+  ]
+  for (const [argv, warning] of cases) assert.deepEqual((await parse([...target, ...argv])).warnings, warning === null ? [] : [warning], argv.join(' '))
+})
+
+test('unknown names in files come with a mend: the nearest name, or all there are', async () => {
+  await refuses(['--config', 'w.yaml'], /unknown option "xyzzy"; see warmpath router --help, or leave it out$/, { files: { 'w.yaml': 'xyzzy: 1\n' } })
+  await refuses(['--router-policy-config', 'p.yaml'], /^p\.yaml:2: unknown setting router\.xyzzy; the settings are .*router_ttl_secs/, { files: { 'p.yaml': 'router:\n  xyzzy: 1\n' } })
+  await refuses(['--router-policy-config', 'p.yaml'], /unknown section "xyzzy"; the sections are router,/, { files: { 'p.yaml': 'xyzzy:\n  a: 1\n' } })
+})

@@ -55,7 +55,7 @@ export async function parseCommand<Command extends CommandName>(
   if (split.wantsHelp) return { kind: 'help' }
   if (split.wantsVersion) return { kind: 'version' }
 
-  const draft: Draft = { table, values: {}, sources: {}, warnings: [] }
+  const draft: Draft = { command, table, values: {}, sources: {}, warnings: [] }
   for (const [key, option] of Object.entries(table)) {
     draft.values[key] = option.default
     draft.sources[key] = { kind: 'default', name: null }
@@ -119,7 +119,7 @@ function isSet(option: Option, text: string | undefined): boolean {
 }
 
 async function mergeConfigFile(draft: Draft, path: string, readFile: ReadFile): Promise<void> {
-  const entries = await readConfigFile(path, draft.table, readFile)
+  const entries = await readConfigFile(path, draft.command, draft.table, readFile)
   for (const { key, name, raw } of entries) {
     const option = draft.table[key]
     if (option === undefined) continue
@@ -147,12 +147,22 @@ function refuseUnavailable(draft: Draft): void {
   }
 }
 
+/** Options that a table lacks cannot be missed. */
+function lacksNeeded(draft: Draft, { needs }: Option): boolean {
+  const known = needs.filter((key) => draft.table[key] !== undefined)
+  return known.length > 0 && known.every((key) => draft.values[key] === null || draft.values[key] === false)
+}
+
+const namesOf = (draft: Draft, keys: readonly string[]): string[] =>
+  keys.flatMap((key) => (draft.table[key] === undefined ? [] : [`--${draft.table[key].name}`]))
+
 function noteReplacedAndIdle(draft: Draft): void {
   for (const [key, option] of Object.entries(draft.table)) {
     if (!given(draft, key)) continue
     // A switch that is off asks for nothing, so there is nothing to say.
     const isOff = option.type === 'boolean' && draft.values[key] === false
     if (option.noEffect !== null && !isOff) draft.warnings.push(`${placeOf(draft, key)} has no effect: ${option.noEffect}`)
+    else if (lacksNeeded(draft, option) && !isOff) draft.warnings.push(`${placeOf(draft, key)} has no effect without ${namesOf(draft, option.needs).join(' or ')}; set it, or leave ${option.isFlag ? `--${option.name}` : option.name} out`)
     if (option.replacement !== null) draft.warnings.push(`${placeOf(draft, key)} is an older option; use ${option.replacement}`)
   }
 }

@@ -1,6 +1,6 @@
 /** Policy classes of a policy file, checked. Source: router-algorithm 10.1. */
 import { queuePolicies, type PolicyClass, type PolicyProfile, type QueuePolicy, type UncachedBucket } from '../queue/policy-profile.ts'
-import { UsageError, didYouMean } from './usage-error.ts'
+import { UsageError, didYouMean, nearOr } from './usage-error.ts'
 
 /** The profile for all models, and those of single ones. */
 export interface PolicyProfiles {
@@ -143,7 +143,7 @@ class ProfileReader {
 
   #onlyKnown(path: Path, given: Mapping, known: readonly string[]): void {
     const unknown = Object.keys(given).find((key) => !known.includes(key))
-    if (unknown !== undefined) throw this.error([...path, unknown], `unknown key${didYouMean(unknown, known)}`)
+    if (unknown !== undefined) throw this.error([...path, unknown], `unknown key${nearOr(unknown, known, `the keys are ${known.join(', ')}`)}`)
   }
 
   #list(path: Path, value: unknown): readonly unknown[] {

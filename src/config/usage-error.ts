@@ -18,22 +18,32 @@ export function didYouMean(given: string, candidates: Iterable<string>): string 
   return nearest === null ? '' : ` (did you mean ${nearest}?)`
 }
 
-/** The candidate at the smallest edit distance, or null when all are further than a third of the name. */
+/** ` (did you mean X?)`, or `; ` and the mend when no candidate is near. */
+export function nearOr(given: string, candidates: Iterable<string>, mend: string): string {
+  return didYouMean(given, candidates) || `; ${mend}`
+}
+
+/** A name without the dashes of a flag, at most 80 characters. */
+const bare = (name: string): string => name.slice(0, 80).replace(/^--(?:no-)?/, '')
+
+/** The candidate at the smallest edit distance, or null when all are further than a third of the name. Dashes of flags do not count. */
 export function nearestName(given: string, candidates: Iterable<string>): string | null {
-  const name = given.slice(0, 80)
+  const name = bare(given)
   const names = [...candidates]
-  const bound = Math.max(2, Math.floor(name.length / 3))
+  const bound = Math.min(name.length - 1, Math.max(2, Math.floor(name.length / 3)))
   let best: string | null = null
   let bestDistance = bound + 1
   for (const candidate of names) {
-    const distance = editDistance(name, candidate)
+    const distance = editDistance(name, bare(candidate))
     if (distance < bestDistance) {
       best = candidate
       bestDistance = distance
     }
   }
+  if (best !== null && bestDistance <= 1) return best
   // A name that is cut short is near to nothing as a whole.
-  return best ?? names.find((candidate) => name.length >= 6 && editDistance(name, candidate.slice(0, name.length)) <= 2) ?? null
+  return names.find((candidate) => name.length >= 3 && bare(candidate).endsWith(`-${name}`)) ?? best
+    ?? names.find((candidate) => name.length >= 6 && [bare(candidate).slice(0, name.length), bare(candidate).slice(-name.length)].some((part) => editDistance(name, part) <= 2)) ?? null
 }
 
 /** Levenshtein distance. Cost: the product of the lengths. */

@@ -10,13 +10,14 @@ const endpointPart = /^[A-Za-z0-9_-]+$/
 
 /** What a value must look like, for errors and pages. */
 export function expectation(option: Option): string {
-  if (option.choices !== null) return `one of ${option.choices.join(', ')}`
+  if (option.choices !== null) return `one of ${option.choices.join(option.choices.some((choice) => choice.includes(',')) ? ' | ' : ', ')}`
   const range = rangeText(option)
   if (option.type === 'boolean') return 'true or false'
   if (option.type === 'integer') return `a whole number${range}`
   if (option.type === 'number') return `a finite number${range}`
   if (option.type === 'endpoint') return 'namespace.component.endpoint, such as dynamo.backend.generate'
-  return option.type === 'path' ? 'the path of a file' : 'a text'
+  if (option.type === 'path') return 'the path of a file'
+  return typeof option.default === 'string' && option.default !== '' ? 'a text that is not empty' : 'a text'
 }
 
 function rangeText({ minimum, maximum, unit }: Option): string {
@@ -87,5 +88,7 @@ function checkedText(option: Option, text: string, place: string): string {
     if (parts.length !== 3 || !parts.every((part) => endpointPart.test(part))) throw reject(option, place, text)
     return path
   }
+  // An empty path names nothing, and an empty address or name would silently be another one.
+  if (text.trim() === '' && (option.type === 'path' || (typeof option.default === 'string' && option.default !== ''))) throw reject(option, place, text)
   return text
 }

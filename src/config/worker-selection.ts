@@ -4,7 +4,7 @@ import { selectionPolicyFor, selectionPolicyFrom } from '../scheduling/selection
 import type { SelectionPolicySettings, WorkerSelectionSettings } from '../scheduling/selection-policy.ts'
 import { placeOf } from './draft.ts'
 import type { Draft } from './draft.ts'
-import { UsageError, didYouMean } from './usage-error.ts'
+import { UsageError, nearOr } from './usage-error.ts'
 
 const roles: readonly WorkerRole[] = ['aggregated', 'prefill', 'decode', 'encode']
 
@@ -28,7 +28,7 @@ export function readWorkerSelection(path: string, section: unknown): WorkerSelec
     } else if ((roles as readonly string[]).includes(key)) {
       if (typeof value !== 'string') throw new UsageError(`${place}.${key}: ${JSON.stringify(value)} is not valid; expected the name of an instance`)
       byRole[key as WorkerRole] = value
-    } else throw new UsageError(`${place}: unknown key ${JSON.stringify(key)}${didYouMean(key, [...roles, 'instances'])}`)
+    } else throw new UsageError(`${place}: unknown key ${JSON.stringify(key)}${nearOr(key, [...roles, 'instances'], `the keys are ${[...roles, 'instances'].join(', ')}`)}`)
   }
   if (instances.size === 0 && Object.keys(byRole).length === 0) throw new UsageError(`${place} is empty; give an instance or a role, or leave it out`)
   const settings = { instances, byRole }
@@ -46,7 +46,7 @@ function readInstances(place: string, list: unknown): SelectionPolicySettings[] 
     if (!isMapping(item)) throw new UsageError(`${at} must be a mapping with name, type and parameters`)
     const { name, type, parameters, ...others } = item
     const other = Object.keys(others)[0]
-    if (other !== undefined) throw new UsageError(`${at}: unknown key ${JSON.stringify(other)}${didYouMean(other, ['name', 'type', 'parameters'])}`)
+    if (other !== undefined) throw new UsageError(`${at}: unknown key ${JSON.stringify(other)}${nearOr(other, ['name', 'type', 'parameters'], 'the keys are name, type, parameters')}`)
     if (typeof name !== 'string' || typeof type !== 'string') throw new UsageError(`${at} needs a name and a type`)
     if (parameters !== undefined && parameters !== null && !isMapping(parameters)) throw new UsageError(`${at}.parameters must be a mapping`)
     const policy = selectionPolicyFrom(name, type, isMapping(parameters) ? parameters : {})

@@ -3,7 +3,7 @@ import { flagSpellings } from './option.ts'
 import type { OptionTable } from './option.ts'
 import type { ReadFile } from './draft.ts'
 import type { WorkerSelectionSettings } from '../scheduling/selection-policy.ts'
-import { UsageError, didYouMean } from './usage-error.ts'
+import { UsageError, nearOr } from './usage-error.ts'
 import { profileSections, readPolicyProfiles, type LineOf, type PolicyProfiles } from './policy-profiles.ts'
 import { readWorkerSelection } from './worker-selection.ts'
 
@@ -27,15 +27,15 @@ export interface PolicyFile {
   readonly profiles: PolicyProfiles
 }
 
-/** Entries of a `--config` file: a mapping whose keys are option names, with `-` or `_`. Errors: `UsageError`. */
-export async function readConfigFile(path: string, table: OptionTable, readFile: ReadFile): Promise<FileEntry[]> {
+/** Entries of a `--config` file: a mapping whose keys are option names, with `-` or `_`. `command` is named in errors. Errors: `UsageError`. */
+export async function readConfigFile(path: string, command: string, table: OptionTable, readFile: ReadFile): Promise<FileEntry[]> {
   const document = await readMapping(path, '--config', readFile)
   const keyByName = new Map(Object.entries(table).map(([key, option]) => [option.name, key]))
   for (const flag of flagSpellings(table)) if (flag.switchValue !== false) keyByName.set(flag.spelling.slice(2), flag.key)
   const seen = new Map<string, string>()
   return Object.entries(document).map(([name, raw]) => {
     const key = keyByName.get(name.replaceAll('_', '-'))
-    if (key === undefined || key === 'config') throw new UsageError(`${path}: unknown option ${JSON.stringify(name)}${didYouMean(name.replaceAll('_', '-'), keyByName.keys())}`)
+    if (key === undefined || key === 'config') throw new UsageError(`${path}: unknown option ${JSON.stringify(name)}${nearOr(name.replaceAll('_', '-'), keyByName.keys(), `see warmpath ${command} --help, or leave it out`)}`)
     const other = seen.get(key)
     if (other !== undefined) throw new UsageError(`${path}: ${other} and ${name} are the same option; keep one`)
     seen.set(key, name)
@@ -47,7 +47,7 @@ export async function readConfigFile(path: string, table: OptionTable, readFile:
 export async function readPolicyFile(path: string, table: OptionTable, readFile: ReadFile): Promise<PolicyFile> {
   const { document, lineOf } = await readYaml(path, '--router-policy-config', readFile)
   for (const name of Object.keys(document)) {
-    if (!policySections.includes(name)) throw new UsageError(`${path}${lineOf([name])}: unknown section ${JSON.stringify(name)}${didYouMean(name, policySections)}`)
+    if (!policySections.includes(name)) throw new UsageError(`${path}${lineOf([name])}: unknown section ${JSON.stringify(name)}${nearOr(name, policySections, `the sections are ${policySections.slice(0, -1).join(', ')}`)}`)
   }
   if (document['request_classifier'] !== undefined && document['request_classifier'] !== null) {
     throw new UsageError(`${path}${lineOf(['request_classifier'])}: request_classifier: classifiers are plugins of Dynamo's own process; leave it out, and name the class in each request's metadata (policy-class)`)
@@ -69,7 +69,7 @@ function readRouterMapping(path: string, router: unknown, table: OptionTable, li
   for (const [key, option] of Object.entries(table)) if (option.policyName !== null) keyByName.set(option.policyName, key)
   return Object.entries(router).map(([name, raw]) => {
     const key = keyByName.get(name)
-    if (key === undefined) throw new UsageError(`${path}${lineOf(['router', name])}: unknown setting router.${name}${didYouMean(name, keyByName.keys())}`)
+    if (key === undefined) throw new UsageError(`${path}${lineOf(['router', name])}: unknown setting router.${name}${nearOr(name, keyByName.keys(), `the settings are ${[...keyByName.keys()].join(', ')}`)}`)
     return { key, name, raw }
   })
 }
@@ -94,7 +94,7 @@ async function readYaml(path: string, option: string, readFile: ReadFile): Promi
     contents = parsed.contents
     document = parsed.toJS({ maxAliasCount: 100 })
   } catch (error) {
-    const reason = error instanceof Error ? error.message.split('\n')[0] : String(error)
+    const reason = error instanceof Error ? error.message.split('\n')[0]?.replace(/:$/, '') : String(error)
     throw new UsageError(`${option} ${path}: not valid YAML: ${reason}`)
   }
   const lineOf: LineOf = (place) => {

@@ -27,7 +27,12 @@ const ranks: Readonly<Record<LogLevel, number>> = { off: 0, error: 1, warn: 2, i
  * Reads `DYN_LOG`: a level, or a list such as `info,warmpath=debug` of which the entry for all targets or for `warmpath` counts.
  * What cannot be read means `info`: a wrong log setting must not end a start.
  */
-export function parseLogLevel(text: string): LogLevel {
+export const parseLogLevel = (text: string): LogLevel => readLevel(text) ?? 'info'
+
+/** Whether `DYN_LOG` says anything of this process's level. A list for other targets alone is fine, too. */
+const saysLevel = (text: string): boolean => readLevel(text) !== null || text.split(',').every((part) => part.includes('='))
+
+function readLevel(text: string): LogLevel | null {
   let general: LogLevel | null = null
   let own: LogLevel | null = null
   for (const part of text.toLowerCase().split(',')) {
@@ -35,7 +40,7 @@ export function parseLogLevel(text: string): LogLevel {
     if (level === undefined) general = toLevel(target) ?? general
     else if (target === 'warmpath') own = toLevel(level) ?? own
   }
-  return own ?? general ?? 'info'
+  return own ?? general
 }
 
 const toLevel = (word: string): LogLevel | null =>
@@ -51,6 +56,7 @@ export function createLog({ level, jsonl, stream }: { readonly level: string; re
   own?.on('error', () => { droppedLines += 1 })
   const sink: LogStream = stream ?? (own === null ? process.stderr : gathering(own))
   const methods = jsonl ? jsonMethods(wanted, sink) : lineMethods(wanted, sink)
+  if (!saysLevel(level)) methods.warn({ stage: 'config' }, `DYN_LOG=${JSON.stringify(level)} names no level for warmpath; info is used. Set error, warn, info, debug or trace`)
   return {
     ...methods,
     level: wanted,

@@ -61,7 +61,7 @@ export async function startServiceServer(options: ServiceServerOptions): Promise
 function listen(server: Server, { host, port }: ServiceServerOptions): Promise<AddressInfo> {
   return new Promise((resolve, reject) => {
     server.once('error', (error: NodeJS.ErrnoException) => {
-      reject(new Error(error.code === 'EADDRINUSE' ? `port ${port} on ${host} is taken; choose another with --port` : `cannot listen on ${host}:${port}: ${error.message}`, { cause: error }))
+      reject(new Error(error.code === 'EADDRINUSE' ? `port ${port} on ${host} is taken; choose another with --port` : `cannot listen on ${host}:${port}: ${error.message}; give an address of this machine with --host, and a port that may be used with --port`, { cause: error }))
     })
     server.listen(port, host, () => resolve(server.address() as AddressInfo))
   })

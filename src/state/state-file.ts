@@ -5,8 +5,9 @@
  * and renamed, so a reader sees the old one or the new one. What is torn, foreign or newer is refused by name.
  */
 import { createHash } from 'node:crypto'
-import { mkdir, open, readFile, rename, rm } from 'node:fs/promises'
+import { open, readFile, rename, rm } from 'node:fs/promises'
 import { dirname } from 'node:path'
+import { makeFolder } from '../make-folder.ts'
 import { decodeSnapshot, encodeSnapshot, SnapshotError } from '../dynamo/durable/snapshot-codec.ts'
 import type { RouterEvent } from '../model/kv-event.ts'
 import type { WorkerRank } from '../model/worker.ts'
@@ -120,7 +121,7 @@ export async function readState(path: string): Promise<KeptState | null> {
 
 /** Replaces the file. Errors: what the file system says; the old file stays then. */
 export async function writeState(path: string, state: KeptState): Promise<void> {
-  await mkdir(dirname(path), { recursive: true })
+  await makeFolder(dirname(path))
   const temporary = `${path}.${process.pid}.tmp`
   try {
     const file = await open(temporary, 'w', 0o600)

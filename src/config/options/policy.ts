@@ -16,7 +16,7 @@ export const policyOptions = {
     help: 'Policy file that runs beside the one that decides, and decides nothing: how often it would choose otherwise is in the metrics and the log.',
   }),
   policyBudgetUs: integerOption(defaultBudgetUs, {
-    ...own, name: 'policy-budget-us', env: ['WARMPATH_POLICY_BUDGET_US'], minimum: 1, maximum: 10_000_000, unit: 'microseconds', section: cost,
+    ...own, name: 'policy-budget-us', env: ['WARMPATH_POLICY_BUDGET_US'], minimum: 1, maximum: 10_000_000, unit: 'microseconds', section: cost, needs: ['policy', 'policyShadow'],
     help: 'Longest time of a policy for one decision. Three in a row above it set the policy aside until it is loaded again.',
   }),
   adminPort: maybeInteger({
@@ -24,7 +24,7 @@ export const policyOptions = {
     help: 'Serve the admin API on this port of 127.0.0.1: GET and PATCH /settings, POST /reload. 0 takes a free one.',
   }),
   adminTokenFile: maybePath({
-    ...own, name: 'admin-token-file', env: ['WARMPATH_ADMIN_TOKEN_FILE'], section: running, defaultText: 'the admin API only reads',
+    ...own, name: 'admin-token-file', env: ['WARMPATH_ADMIN_TOKEN_FILE'], section: running, defaultText: 'the admin API only reads', needs: ['adminPort'],
     help: 'File with the token that writes to the admin API must carry as `Authorization: Bearer`. Read with every write.',
   }),
 }

@@ -28,11 +28,11 @@ export const routerOwnOptions = {
     help: 'Workers that compute prompts first, as namespace.component.endpoint; --endpoint then names the decode workers. Prefill, hand-over and decode happen inside.',
   }),
   onPrefillError: textOption('retry,decode-only', {
-    ...warmpath, name: 'on-prefill-error', env: ['WARMPATH_ON_PREFILL_ERROR'], section: disagg, choices: ['retry,decode-only', 'retry', 'decode-only', 'fail'],
+    ...warmpath, name: 'on-prefill-error', env: ['WARMPATH_ON_PREFILL_ERROR'], section: disagg, choices: ['retry,decode-only', 'retry', 'decode-only', 'fail'], needs: ['prefillEndpoint'],
     help: 'What follows a failed prefill: another prefill worker, then the decode worker alone; or less than that.',
   }),
   decodeKvReuse: booleanOption(false, {
-    ...warmpath, name: 'decode-kv-reuse', env: ['WARMPATH_DECODE_KV_REUSE'], section: disagg,
+    ...warmpath, name: 'decode-kv-reuse', env: ['WARMPATH_DECODE_KV_REUSE'], section: disagg, needs: ['prefillEndpoint'],
     help: 'After a hand-over, count prompt blocks that several requests share once in the load of a decode worker.',
   }),
   migrationLimit: integerOption(0, {
@@ -48,7 +48,7 @@ export const routerOwnOptions = {
     help: 'Serve the three endpoints as JSON over HTTP on this port too; 0 takes a free one.',
   }),
   httpHost: textOption('127.0.0.1', {
-    ...warmpath, name: 'http-host', env: ['WARMPATH_HTTP_HOST'], section: serving, help: 'Address that the HTTP port binds.',
+    ...warmpath, name: 'http-host', env: ['WARMPATH_HTTP_HOST'], section: serving, needs: ['httpPort'], help: 'Address that the HTTP port binds.',
   }),
   strictBlockSize: booleanOption(false, {
     ...warmpath, name: 'strict-block-size', env: ['WARMPATH_STRICT_BLOCK_SIZE'], section: 'Target',

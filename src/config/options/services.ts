@@ -87,13 +87,13 @@ export const slotTrackerOptions = {
 export const indexerOptions = {
   config: configFileOption,
   port: port(8090), host, drainSeconds, threads,
-  blockSize: maybeInteger({ name: 'block-size', since, minimum: 1, maximum: 65536, unit: 'tokens', section: workers, help: 'Tokens per KV cache block of the workers of --workers.' }),
+  blockSize: maybeInteger({ name: 'block-size', since, minimum: 1, maximum: 65536, unit: 'tokens', section: workers, needs: ['workers'], help: 'Tokens per KV cache block of the workers of --workers.' }),
   workers: maybeText({ name: 'workers', since, section: workers, help: 'Workers to follow from the start, as ID[:RANK]=ADDRESS separated by commas.' }),
-  modelName: textOption('default', { name: 'model-name', since, section: workers, help: 'Model of the workers of --workers.' }),
-  routingGroup: textOption('default', { name: 'routing-group', since, section: workers, help: 'Routing group of the workers of --workers.' }),
+  modelName: textOption('default', { name: 'model-name', since, section: workers, needs: ['workers'], help: 'Model of the workers of --workers.' }),
+  routingGroup: textOption('default', { name: 'routing-group', since, section: workers, needs: ['workers'], help: 'Routing group of the workers of --workers.' }),
   peers: maybeText({ name: 'peers', since, section: replicas, help: 'Indexers whose index is read at start, as http://HOST:PORT separated by commas; the first that answers counts.' }),
   accessLog: maybePath({ name: 'access-log', since, section: 'Log', help: 'File for one line of JSON per call.' }),
-  traceIdHeader: textOption('x-trace-id', { name: 'trace-id-header', since, section: 'Log', help: 'Header whose value stands in the access log as trace_id.' }),
-  accessLogLocalTime: booleanOption(false, { name: 'access-log-local-time', since, section: 'Log', help: 'Times of the access log in the local zone instead of UTC.' }),
+  traceIdHeader: textOption('x-trace-id', { name: 'trace-id-header', since, section: 'Log', needs: ['accessLog'], help: 'Header whose value stands in the access log as trace_id.' }),
+  accessLogLocalTime: booleanOption(false, { name: 'access-log-local-time', since, section: 'Log', needs: ['accessLog'], help: 'Times of the access log in the local zone instead of UTC.' }),
   zmqIoThreads: runtimeOptions.zmqIoThreads,
 }

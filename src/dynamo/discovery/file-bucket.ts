@@ -5,8 +5,9 @@
  */
 import { watch as watchFolder } from 'node:fs'
 import type { BigIntStats, FSWatcher } from 'node:fs'
-import { mkdir, open, readdir, stat } from 'node:fs/promises'
+import { open, readdir, stat } from 'node:fs/promises'
 import { join } from 'node:path'
+import { makeFolder } from '../../make-folder.ts'
 import type { Bucket, Clock, Log, TimerHandle } from '../../ports.ts'
 import { decodeFileKey } from './file-key.ts'
 import { maxRecordLength, type RecordView } from './record-view.ts'
@@ -136,7 +137,7 @@ export class FileBucket {
       if (this.#folderInode !== -1n && ino !== this.#folderInode) this.#watchFolder()
       else if (mtimeNs === this.#folderMtimeNs && this.#settled) return
     } catch (error) {
-      if (codeOf(error) === 'ENOENT') await mkdir(this.#options.folder, { recursive: true }).catch(() => {})
+      if (codeOf(error) === 'ENOENT') await makeFolder(this.#options.folder).catch(() => {})
     }
     this.#listingWanted = true
     await this.#work()

@@ -5,8 +5,9 @@
  * touched for the TTL. Ours are written again when another process removed them (after a suspended machine, a long stall).
  */
 import { randomBytes } from 'node:crypto'
-import { link, mkdir, readdir, rename, stat, unlink, utimes, writeFile } from 'node:fs/promises'
+import { link, readdir, rename, stat, unlink, utimes, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { makeFolder } from '../../make-folder.ts'
 import type { Bucket, Clock, Discovery, DiscoveryEvent, JsonObject, Log, TimerHandle, Watch } from '../../ports.ts'
 import { decodeFileKey, encodeFileKey } from './file-key.ts'
 import { FileBucket, isTemporaryName, readRecordFile } from './file-bucket.ts'
@@ -92,7 +93,7 @@ export class FileDiscovery implements Discovery {
   async start(signal: AbortSignal): Promise<void> {
     signal.throwIfAborted()
     try {
-      await mkdir(join(this.#root, 'v1'), { recursive: true })
+      await makeFolder(join(this.#root, 'v1'))
     } catch (error) {
       throw new Error(`cannot use the discovery directory ${this.#root}: ${(error as Error).message}; set DYN_FILE_KV to a directory that can be written`, { cause: error })
     }
@@ -188,7 +189,7 @@ export class FileDiscovery implements Discovery {
   async #folderOf(bucket: Bucket): Promise<string> {
     const folder = this.#folderPath(bucket)
     if (!this.#usedFolders.has(bucket)) {
-      await mkdir(folder, { recursive: true })
+      await makeFolder(folder)
       this.#usedFolders.set(bucket, folder)
     }
     return folder
@@ -225,7 +226,7 @@ export class FileDiscovery implements Discovery {
     const temporary = join(path, '..', `.tmp_${randomBytes(8).toString('hex')}`)
     await writeFile(temporary, text, { flag: 'wx' }).catch(async (error: unknown) => {
       if (codeOf(error) !== 'ENOENT') throw error
-      await mkdir(join(path, '..'), { recursive: true })
+      await makeFolder(join(path, '..'))
       await writeFile(temporary, text, { flag: 'wx' })
     })
     if (replaces) return rename(temporary, path)
