@@ -194,7 +194,8 @@ test('the admin API shows settings with their sources, and changes them all or n
   assert.match(unknown.body.error?.problems?.[0]?.message ?? '', /PATCH \/settings: router-decode-policy: no selection policy is named "nobody"/)
   assert.equal(unknown.body.error?.problems?.[0]?.field, 'router-decode-policy')
   const absent = await call('PATCH', '/settings', { policy: join(folder, 'absent.js'), 'router-temperature': 0.7 }, token)
-  assert.match(absent.body.error?.problems?.[0]?.message ?? '', /absent\.js: cannot be read/)
+  assert.match(absent.body.error?.problems?.[0]?.message ?? '', /^--policy \S+absent\.js: cannot be read/)
+  assert.equal(absent.body.error?.problems?.[0]?.field, 'policy')
   assert.equal(router.settings.temperature, 0.5)
 
   await live.reload()
