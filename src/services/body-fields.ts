@@ -22,10 +22,12 @@ const wrong = (field: string, value: unknown, expected: string): BodyError =>
   new BodyError(422, value === undefined ? `${field} is missing; expected ${expected}` : `${field}: ${shown(value)} is not valid; expected ${expected}`)
 
 function shown(value: unknown): string {
-  if (typeof value === 'bigint') return String(value)
+  if (typeof value === 'bigint') return clipped(String(value))
   const text = JSON.stringify(value, (_key, item: unknown) => (typeof item === 'bigint' ? String(item) : item)) ?? 'undefined'
-  return text.length > 60 ? `${text.slice(0, 60)}…` : text
+  return clipped(text)
 }
+
+const clipped = (text: string): string => (text.length > 60 ? `${text.slice(0, 60)}…` : text)
 
 /** Errors: `BodyError`. */
 export function objectOf(value: unknown, field: string): JsonObject {
@@ -44,6 +46,11 @@ export function u32Of(value: unknown, field: string): number {
   throw wrong(field, value, 'a whole number from 0 to 4294967295')
 }
 
+const f32Max = 2 ** 128 - 2 ** 104
+
+/** A number as a 32-bit float has it; beyond its range, the largest one. */
+export const f32Of = (value: unknown, field: string): number => Math.fround(Math.max(-f32Max, Math.min(f32Max, numberOf(value, field))))
+
 /** A count that has to be exact in a double. */
 export function countOf(value: unknown, field: string): number {
   if (typeof value === 'number' && Number.isSafeInteger(value) && value >= 0) return value
@@ -56,7 +63,16 @@ export function numberOf(value: unknown, field: string): number {
   throw wrong(field, value, 'a number')
 }
 
+/** Longest name, id or address: what is kept of a caller's words is bounded by their number. */
+const textLengthMax = 4096
+
 export function textOf(value: unknown, field: string): string {
+  if (typeof value === 'string' && value.length <= textLengthMax) return value
+  throw wrong(field, value, typeof value === 'string' ? `text of at most ${textLengthMax} characters` : 'text')
+}
+
+/** Text of any length, which is not kept. */
+export function passingTextOf(value: unknown, field: string): string {
   if (typeof value === 'string') return value
   throw wrong(field, value, 'text')
 }
@@ -94,7 +110,7 @@ export function hashesOf(value: unknown, field: string): HashList {
 export const textListOf = (value: unknown, field: string): string[] => listOf(value, field).map((item, index) => textOf(item, `${field}[${index}]`))
 
 export function textMapOf(value: unknown, field: string): Map<string, string> {
-  return new Map(Object.entries(objectOf(value, field)).map(([key, item]) => [key, textOf(item, `${field}.${key}`)]))
+  return new Map(Object.entries(objectOf(value, field)).map(([key, item]) => [key, textOf(item, `${field}.${clipped(key)}`)]))
 }
 
 /** A mapping of ranks to text: `{"0": "tcp://…"}`. */
@@ -114,13 +130,16 @@ export function choiceOf<Choice extends string>(choices: readonly Choice[]): (va
 
 type Reader<Value> = (value: unknown, field: string) => Value
 
+/** How a field is named in errors. `inside`: the field that holds its object; empty: none. */
+const named = (field: string, inside: string): string => (inside === '' ? field : `${inside}.${field}`)
+
 /** A field that must be there. */
-export const required = <Value>(body: JsonObject, field: string, read: Reader<Value>): Value => read(body[field], field)
+export const required = <Value>(body: JsonObject, field: string, read: Reader<Value>, inside = ''): Value => read(body[field], named(field, inside))
 
 /** A field that may be left out or null. */
-export const maybe = <Value>(body: JsonObject, field: string, read: Reader<Value>): Value | null =>
-  body[field] === undefined || body[field] === null ? null : read(body[field], field)
+export const maybe = <Value>(body: JsonObject, field: string, read: Reader<Value>, inside = ''): Value | null =>
+  body[field] === undefined || body[field] === null ? null : read(body[field], named(field, inside))
 
 /** A field that may be left out, but not null. */
-export const withDefault = <Value>(body: JsonObject, field: string, read: Reader<Value>, value: Value): Value =>
-  body[field] === undefined ? value : read(body[field], field)
+export const withDefault = <Value>(body: JsonObject, field: string, read: Reader<Value>, value: Value, inside = ''): Value =>
+  body[field] === undefined ? value : read(body[field], named(field, inside))

@@ -28,7 +28,7 @@ export function readPrompt(body: JsonObject): PromptFields {
   const mmInfos = maybe(body, 'block_mm_infos', mmInfosOf)
   const routing = maybe(body, 'mm_routing_info', (value, field) => {
     const info = objectOf(value, field)
-    return { tokens: required(info, 'routing_token_ids', tokensOf), mmInfos: withDefault(info, 'block_mm_infos', mmInfosOf, []) }
+    return { tokens: required(info, 'routing_token_ids', tokensOf, field), mmInfos: withDefault(info, 'block_mm_infos', mmInfosOf, [], field) }
   })
   const chosen = routing !== null && routing.tokens.length > 0 ? routing : { tokens, mmInfos }
   return {
@@ -42,14 +42,16 @@ export function readPrompt(body: JsonObject): PromptFields {
 function mmInfosOf(value: unknown, field: string): MmInfos {
   return listOf(value, field).map((item, index) => {
     if (item === null) return null
-    const info = objectOf(item, `${field}[${index}]`)
-    const mmObjects = required(info, 'mm_objects', listOf).map((each) => {
-      const object = objectOf(each, `${field}[${index}].mm_objects`)
-      const offsets = required(object, 'offsets', listOf).map((range): [number, number] => {
-        const pair = listOf(range, `${field}[${index}].mm_objects.offsets`)
-        return [countOf(pair[0], 'offsets[0]'), countOf(pair[1], 'offsets[1]')]
+    const here = `${field}[${index}]`
+    const info = objectOf(item, here)
+    const mmObjects = required(info, 'mm_objects', listOf, here).map((each, at) => {
+      const place = `${here}.mm_objects[${at}]`
+      const object = objectOf(each, place)
+      const offsets = required(object, 'offsets', listOf, place).map((range, pairAt): [number, number] => {
+        const pair = listOf(range, `${place}.offsets[${pairAt}]`)
+        return [countOf(pair[0], `${place}.offsets[${pairAt}][0]`), countOf(pair[1], `${place}.offsets[${pairAt}][1]`)]
       })
-      return { mmHash: required(object, 'mm_hash', u64Of), offsets }
+      return { mmHash: required(object, 'mm_hash', u64Of, place), offsets }
     })
     return { mmObjects }
   })

@@ -3,7 +3,7 @@ import type { RouterConfigOverride } from '../../model/routing-request.ts'
 import type { JsonObject } from '../../ports.ts'
 import { overrideError } from '../../scheduling/override.ts'
 import {
-  BodyError, booleanOf, choiceOf, countOf, listOf, maybe, numberOf, objectOf, required, textListOf, textOf, u32Of, u64Of, withDefault,
+  BodyError, booleanOf, choiceOf, countOf, f32Of, listOf, maybe, numberOf, objectOf, passingTextOf, required, textListOf, textOf, u32Of, u64Of, withDefault,
 } from '../body-fields.ts'
 import type { PartitionKey } from '../partition-key.ts'
 import { readPrompt, type PromptFields } from './prompt.ts'
@@ -47,22 +47,22 @@ export function readSelectBody(body: JsonObject): SelectBody {
     sessionId: readSession(body),
     affinityTarget: maybe(body, 'affinity_target', (value, field) => {
       const target = objectOf(value, field)
-      return { workerId: required(target, 'worker_id', u64Of), dpRank: maybe(target, 'dp_rank', u32Of) }
+      return { workerId: required(target, 'worker_id', u64Of, field), dpRank: maybe(target, 'dp_rank', u32Of, field) }
     }),
     pinned: maybe(body, 'pinned_worker', (value, field) => {
       const target = objectOf(value, field)
-      return { workerId: required(target, 'worker_id', u64Of), dpRank: required(target, 'dp_rank', u32Of) }
+      return { workerId: required(target, 'worker_id', u64Of, field), dpRank: required(target, 'dp_rank', u32Of, field) }
     }),
     allowedWorkerIds: maybe(body, 'allowed_worker_ids', (value, field) => new Set(listOf(value, field).map((item, index) => u64Of(item, `${field}[${index}]`)))),
-    requiredTaints: withDefault(constraints, 'required_taints', textListOf, []),
-    preferredTaints: withDefault(constraints, 'preferred_taints', weightsOf, new Map()),
+    requiredTaints: withDefault(constraints, 'required_taints', textListOf, [], 'routing_constraints'),
+    preferredTaints: withDefault(constraints, 'preferred_taints', weightsOf, new Map(), 'routing_constraints'),
     advisory: withDefault(body, 'advisory', booleanOf, false),
   }
 }
 
 /** Weights are 32-bit floats on the wire of the original. */
 const weightsOf = (value: unknown, field: string): ReadonlyMap<string, number> =>
-  new Map(Object.entries(objectOf(value, field)).map(([taint, weight]) => [taint, Math.fround(numberOf(weight, `${field}.${taint}`))]))
+  new Map(Object.entries(objectOf(value, field)).map(([taint, weight]) => [taint, f32Of(weight, `${field}.${taint.slice(0, 60)}`)]))
 
 const triggerOf = choiceOf(['user_message', 'tool_result', 'other'] as const)
 
@@ -70,27 +70,31 @@ function readSession(body: JsonObject): string | null {
   const plain = maybe(body, 'session_id', textOf)
   const context = maybe(body, 'session_context', (value, field) => {
     const session = objectOf(value, field)
-    maybe(session, 'parent_session_id', textOf)
-    maybe(session, 'session_final', booleanOf)
-    maybe(session, 'input_trigger', triggerOf)
-    maybe(session, 'agent_headers', (headers, name) => Object.entries(objectOf(headers, name)).forEach(([key, list]) => textListOf(list, `${name}.${key}`)))
-    return required(session, 'session_id', textOf)
+    maybe(session, 'parent_session_id', textOf, field)
+    maybe(session, 'session_final', booleanOf, field)
+    maybe(session, 'input_trigger', triggerOf, field)
+    maybe(session, 'agent_headers', (headers, name) => Object.entries(objectOf(headers, name)).forEach(([key, list]) => {
+      const place = `${name}.${key.slice(0, 60)}`
+      listOf(list, place).forEach((item) => passingTextOf(item, place))
+    }), field)
+    return required(session, 'session_id', textOf, field)
   })
   return context ?? plain
 }
 
 /** Errors: `BodyError` for values out of range. */
 export function readOverride(body: JsonObject): RouterConfigOverride | null {
-  const fields = maybe(body, 'router_config_override', objectOf)
+  const name = 'router_config_override'
+  const fields = maybe(body, name, objectOf)
   if (fields === null) return null
   const override: RouterConfigOverride = {
-    ...entry('overlapScoreCredit', maybe(fields, 'overlap_score_credit', numberOf)),
-    ...entry('prefillLoadScale', maybe(fields, 'prefill_load_scale', numberOf)),
-    ...entry('overlapScoreWeight', maybe(fields, 'overlap_score_weight', numberOf)),
-    ...entry('routerTemperature', maybe(fields, 'router_temperature', numberOf)),
-    ...entry('assumeKvReuse', maybe(fields, 'assume_kv_reuse', booleanOf)),
-    ...entry('trackPrefillTokens', maybe(fields, 'track_prefill_tokens', booleanOf)),
-    ...entry('sharedCacheMultiplier', maybe(fields, 'shared_cache_multiplier', numberOf)),
+    ...entry('overlapScoreCredit', maybe(fields, 'overlap_score_credit', numberOf, name)),
+    ...entry('prefillLoadScale', maybe(fields, 'prefill_load_scale', numberOf, name)),
+    ...entry('overlapScoreWeight', maybe(fields, 'overlap_score_weight', numberOf, name)),
+    ...entry('routerTemperature', maybe(fields, 'router_temperature', numberOf, name)),
+    ...entry('assumeKvReuse', maybe(fields, 'assume_kv_reuse', booleanOf, name)),
+    ...entry('trackPrefillTokens', maybe(fields, 'track_prefill_tokens', booleanOf, name)),
+    ...entry('sharedCacheMultiplier', maybe(fields, 'shared_cache_multiplier', numberOf, name)),
   }
   const problem = overrideError(override)
   if (problem !== null) throw new BodyError(422, problem)
