@@ -47,8 +47,8 @@ export function outputParserMaker(names: ParserNames, request: ParseRequest): ((
   const readsCalls = request.tools.length > 0 && request.toolChoice !== 'none'
   const demanded = readsCalls && request.toolChoice !== 'auto'
   if (names.toolCall === harmony || names.reasoning === gptOss) {
-    const reads = { reasoning: names.reasoning === gptOss, calls: readsCalls && names.toolCall === harmony }
-    if (!demanded) return () => new HarmonyParser(reads)
+    const reads = { reasoning: names.reasoning === gptOss, calls: readsCalls && names.toolCall === harmony, singleCall: request.singleCall }
+    return () => new HarmonyParser(demanded ? { ...reads, stage: new GuidedCalls(request.toolChoice, plainStage) } : reads)
   }
   const splitter = splitterOf(names, request)
   const format = readsCalls && names.toolCall !== null ? toolFormats[names.toolCall] : undefined

@@ -14,7 +14,9 @@ interface Read {
   readonly calls: readonly ToolCall[]
 }
 
-function read(text: string, options = { reasoning: true, calls: true }): Read {
+const all = { reasoning: true, calls: true, singleCall: false }
+
+function read(text: string, options = all): Read {
   const reads = [[text], [...text]].map((pieces) => {
     const parser = new HarmonyParser(options)
     const deltas = [...pieces.map((piece) => parser.push(piece)), parser.end()]
@@ -35,15 +37,16 @@ test('thoughts, calls and answers', () => {
   assert.deepEqual(read('No channels at all.'), { content: 'No channels at all.', reasoning: '', calls: [] })
 })
 
-test('a remark on a call is content; a recipient may stand in the role', () => {
+test('a remark on a call is content; a call needs its end', () => {
   assert.deepEqual(read(`${thought}<|start|>assistant<|channel|>commentary<|message|>I will look.<|end|>${call('get_weather', given)}`), { content: 'I will look.', reasoning: 'Need the weather. 東京', calls: [weather] })
-  assert.deepEqual(read(`<|start|>assistant to=functions.get_weather<|channel|>commentary <|constrain|>json<|message|>${given}<|call|>`).calls, [weather])
-  assert.deepEqual(read(`<|channel|>commentary to=functions.get_weather<|message|>${given}`).calls, [weather], 'the end of the output ends a call')
+  assert.deepEqual(read(`<|channel|>commentary to=functions.get_weather<|message|>${given}`).calls, [])
+  assert.deepEqual(read(`<|start|>assistant to=functions.get_weather<|channel|>commentary <|constrain|>json<|message|>${given}<|call|>`, { ...all, reasoning: false }).calls, [weather], 'the recipient may stand in the role')
 })
 
 test('what is not asked for is left out or left as it is', () => {
-  assert.deepEqual(read(thought + final, { reasoning: false, calls: true }), { content: 'It is sunny.', reasoning: '', calls: [] })
+  assert.deepEqual(read(thought + final, { ...all, reasoning: false }), { content: 'It is sunny.', reasoning: '', calls: [] })
   const raw = call('get_weather', given)
-  assert.deepEqual(read(thought + raw, { reasoning: true, calls: false }), { content: raw.replace('<|start|>assistant', '<|start|>assistant'), reasoning: 'Need the weather. 東京', calls: [] })
+  assert.deepEqual(read(thought + raw, { ...all, calls: false }), { content: raw.replace('<|start|>assistant', ''), reasoning: 'Need the weather. 東京', calls: [] })
   assert.deepEqual(read(call('get_weather', '{oops}')).calls, [{ name: 'get_weather', arguments: '{oops}' }], 'arguments that are no JSON reach the client as they are')
+  assert.deepEqual(read(call('get_weather', given) + call('ping', '{}'), { ...all, singleCall: true }).calls, [weather])
 })
