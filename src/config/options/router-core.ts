@@ -95,7 +95,7 @@ export const routerCoreOptions = {
   }),
   policyConfig: maybePath({
     name: 'router-policy-config', env: ['DYN_ROUTER_POLICY_CONFIG'], since: 'Dynamo 1.3', section: target,
-    help: 'YAML file whose `router:` mapping overrides flags and environment. `worker_selection` names selection policies; other sections are not available in this version.',
+    help: 'YAML file whose `router:` mapping overrides flags and environment. `worker_selection` names selection policies; `policy_classes` and what goes with them make classes of waiting requests, for all models or, under `models`, for one.',
   }),
   eventThreads: integerOption(4, {
     name: 'router-event-threads', env: ['DYN_ROUTER_EVENT_THREADS'], minimum: 1, policyName: 'router_event_threads', section: state,
