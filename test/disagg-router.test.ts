@@ -5,8 +5,8 @@ import { decodeBody, type WireValue } from '../src/dynamo/wire/body.ts'
 import { encodeData, encodeFailureItem } from '../src/dynamo/wire/items.ts'
 import type { Failure } from '../src/model/failure.ts'
 import type { JsonObject, RequestHandler } from '../src/ports.ts'
-import { until } from './discovery-kit.ts'
 import { failureOf, plainCard, prefillEndpoint, type ScriptedWorker, SmallDeployment } from './standalone-kit.ts'
+import { until } from './until.ts'
 
 let small: SmallDeployment
 beforeEach(() => { small = new SmallDeployment() })
@@ -57,7 +57,7 @@ test('pull engines: prompt at the prefill worker, its params verbatim at the dec
   assert.deepEqual(first?.routing, { prefill_worker_id: prefill.id, prefill_dp_rank: 0, dp_rank: 0 })
   const [second] = requestsOf(decode)
   assert.deepEqual(second?.stop_conditions, { max_tokens: 4 })
-  assert.deepEqual(second?.prefill_result, { disaggregated_params: params, prompt_tokens_details: { cached_tokens: 16 } })
+  assert.deepEqual(second?.prefill_result, { disaggregated_params: params, prompt_tokens_details: { audio_tokens: null, cached_tokens: 16 } })
   assert.deepEqual(second?.routing, { prefill_worker_id: prefill.id, dp_rank: 0 })
   assert.deepEqual(second?.router_config_override, {
     overlap_score_credit: 0, prefill_load_scale: null, router_temperature: null, assume_kv_reuse: false, track_prefill_tokens: false, shared_cache_multiplier: null,
@@ -199,7 +199,7 @@ test('without prefill workers the decode workers do it all, and prefill is used 
 })
 
 test('a caller that leaves during prefill: the staged blocks are still fetched, then dropped', async () => {
-  let finish = (): void => {}
+  let finish: (() => void) | null = null
   await prefillWorker((request, response) => {
     finish = () => {
       response.writeItem(encodeData({ token_ids: [5], disaggregated_params: params }, request.codec))
@@ -214,10 +214,10 @@ test('a caller that leaves during prefill: the staged blocks are still fetched, 
   const { service } = await small.router(twoStages)
   const leave = new AbortController()
   const answer = failureOf(small.call(endpoint, ask, { signal: leave.signal }))
-  await until('prefill runs', () => (service.prefill?.router?.bookingCount ?? 0) === 1)
+  const handOver = await until('prefill runs', () => ((service.prefill?.router?.bookingCount ?? 0) === 1 ? finish : null))
   leave.abort()
   assert.equal((await answer).class, 'Cancelled')
-  finish()
+  handOver()
   await until('the decode worker got the hand-over and was told to stop', () => cancelled !== null)
   assert.deepEqual(requestsOf(decode)[0]?.prefill_result?.disaggregated_params, params)
   await until('nothing is left', () => service.generate.activeCount === 0)

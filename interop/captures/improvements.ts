@@ -22,15 +22,6 @@ const answered = (call: number, why: string, more: Partial<Improvement> = {}): I
   },
 })
 
-/** Details of a worker's usage go to the decode worker as they came; the original fills in the fields that are missing. */
-const verbatimUsage = (...numbers: readonly number[]): Improvement[] =>
-  numbers.map((call) => ({ at: `${call}.legs.1.request.prefill_result.prompt_tokens_details.audio_tokens`, why: 'what a worker hands over is relayed verbatim', check: (ours: unknown) => ours === undefined }))
-
-/** Modes that choose a rank name it. */
-const namedRanks = (prefill: readonly string[], decode: readonly string[], ...numbers: readonly number[]): Improvement[] =>
-  numbers.flatMap((call) => [...prefill.map((name) => `${call}.legs.0.request.routing.${name}`), ...decode.map((name) => `${call}.legs.1.request.routing.${name}`)])
-    .map((at) => ({ at, why: 'a rank is chosen in every mode, and the request names it', check: (ours: unknown) => ours === 0 }))
-
 const status = (call: number, value: number, why: string): Improvement[] => [
   { at: `${call}.answer.status`, why, check: (ours) => ours === value },
   { at: `${call}.answer.body`, why },
@@ -46,11 +37,7 @@ const decodeByLoad: Improvement[] = calls(0, 3).map((call) => ({
 }))
 
 export const improvements: Readonly<Record<string, readonly Improvement[]>> = {
-  disagg_vllm_kv: verbatimUsage(0, 1),
-  disagg_trtllm: verbatimUsage(0),
   disagg_trtllm_null_ctx: [answered(0, fallBack)],
-  disagg_round_robin: [...verbatimUsage(0, 1, 2, 3), ...namedRanks(['prefill_dp_rank', 'dp_rank'], ['dp_rank'], 0, 1, 2, 3)],
-  disagg_sglang_least_loaded: namedRanks(['prefill_dp_rank', 'dp_rank'], ['dp_rank', 'prefill_dp_rank'], 0),
   disagg_sglang_prefill_fails_after_handoff: [{
     at: '0.answer.events', why: 'how many tokens come before the failure is a race', byChance: true,
     check: (ours) => JSON.stringify((ours as readonly unknown[]).slice(-2)) === JSON.stringify([{ data: { error: { message: '<message>', type: 'internal_server_error', code: 500 } } }, { data: '[DONE]' }]),
@@ -59,27 +46,17 @@ export const improvements: Readonly<Record<string, readonly Improvement[]>> = {
   disagg_prefill_no_params: [answered(0, fallBack)],
   disagg_prefill_empty: [answered(0, fallBack)],
   disagg_prefill_killed_then_request: [
-    ...verbatimUsage(0), ...calls(1, 6).map((call) => answered(call, fallBack)),
-    { at: '7.answer.body.data', why: 'a model that was ready once stays' }, { at: '8.answer', why: 'health counts what is served' }, ...verbatimUsage(9),
+    ...calls(1, 6).map((call) => answered(call, fallBack)),
+    { at: '7.answer.body.data', why: 'a model that was ready once stays' }, { at: '8.answer', why: 'health counts what is served' },
   ],
-  disagg_prefill_graceful_exit: [...verbatimUsage(0), answered(1, fallBack), { at: '2.answer.body.data', why: 'a model that was ready once stays' }],
+  disagg_prefill_graceful_exit: [answered(1, fallBack), { at: '2.answer.body.data', why: 'a model that was ready once stays' }],
   disagg_decode_only_with_needs: status(1, 503, '/health is truthful'),
   disagg_prefill_only: [...status(1, 503, '/health is truthful'), { at: '2.answer.body', why: 'every error says what to do' }],
-  disagg_decode_only_then_prefill_joins: verbatimUsage(1),
   disagg_enforce_flag: [{ at: '0.answer.body.data.0.owned_by', why: 'the server names itself', check: (ours) => ours === 'warmpath' }],
-  disagg_query_instance_id: [
-    ...[0, 1].map((call): Improvement => ({ at: `${call}.answer`, why: 'both stages are named' })), ...verbatimUsage(2),
-  ],
-  disagg_decode_killed_midstream_migration: [...verbatimUsage(0), { at: '0.legs.3.request.prefill_result.prompt_tokens_details.audio_tokens', why: 'relayed verbatim' }],
-  disagg_conditional_bypass: verbatimUsage(0, 1),
-  disagg_client_disconnect_in_prefill: verbatimUsage(0),
-  disagg_pinned_workers: [
-    ...verbatimUsage(0, 1, 2, 6, 7), answered(3, 'a worker named without its stage is sought in both pools'),
-  ],
-  disagg_agent_hints: [...[0, 6, 8, 9].map((call) => answered(call, 'unknown members of nvext are passed over, with a warning')), ...verbatimUsage(1, 2, 3, 4, 5), ...status(7, 503, 'no worker with the taint: nobody is there now')],
-  disagg_topology_required: [...verbatimUsage(0, 1, 2, 3, 4, 5, 7), answered(6, 'a prefill worker whose domain no decode worker shares is passed over')],
-  disagg_kv_events_overlap: verbatimUsage(0, 1, 2, 3),
-  disagg_prefill_advertises_kv_mode: verbatimUsage(0, 1),
+  disagg_query_instance_id: [0, 1].map((call): Improvement => ({ at: `${call}.answer`, why: 'both stages are named' })),
+  disagg_pinned_workers: [answered(3, 'a worker named without its stage is sought in both pools')],
+  disagg_agent_hints: [...[0, 6, 8, 9].map((call) => answered(call, 'unknown members of nvext are passed over, with a warning')), ...status(7, 503, 'no worker with the taint: nobody is there now')],
+  disagg_topology_required: [answered(6, 'a prefill worker whose domain no decode worker shares is passed over')],
   disagg_prefill_dies_before_output_no_migration: calls(0, 3).map((call) => answered(call, 'another prefill worker is asked', { byChance: true })),
   http_endpoints: [
     ...['0.answer.body.data.0', '1.answer.body'].map((at) => ({ at: `${at}.owned_by`, why: 'the server names itself', check: (ours: unknown) => ours === 'warmpath' })),
@@ -97,6 +74,6 @@ export const improvements: Readonly<Record<string, readonly Improvement[]>> = {
   http_tool_parser: [4, 5].map((call) => ({ at: `${call}.answer.body.choices.0.message.content`, why: 'text beside a call that was asked for is not dropped', check: (ours: unknown) => ours === 'Sure ' })),
   mocker_disagg: decodeByLoad,
   disagg_two_decode_components_ambiguous: [
-    ...verbatimUsage(0), { at: '1.answer.body.data', why: 'components whose cards agree are one pool' }, answered(2, 'components whose cards agree are one pool'),
+    { at: '1.answer.body.data', why: 'components whose cards agree are one pool' }, answered(2, 'components whose cards agree are one pool'),
   ],
 }

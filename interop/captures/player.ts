@@ -1,8 +1,9 @@
 /** Plays a recorded scenario with our frontend in the place of Dynamo's; the workers are real. */
 import { setTimeout as delay } from 'node:timers/promises'
-import { freePort, parseLossless, stringifyLossless, until, type Deployment, type Managed, type WorkerEvent } from '../deployment.ts'
+import { freePort, parseLossless, stringifyLossless, type Deployment, type Managed, type WorkerEvent } from '../deployment.ts'
 import { expand, type CallStep, type Outcome, type Step } from './capture.ts'
 import { loggedRequests, normalOutcome, type LoggedRequest } from './normal-form.ts'
+import { until } from '../../test/until.ts'
 
 export interface PlayOptions {
   /** Workers that the frontend uses once `label` has joined or left; default: all that live. */
@@ -58,6 +59,7 @@ export class Player {
   /** Of real mockers, which log nothing: prompts so far, and what the index must hold after the last new one. */
   readonly #prompts = new Set<string>()
   #indexWanted = 0
+  #legsMs = legsMs
   #turn = 0
   #frontend: Managed | null = null
 
@@ -265,11 +267,14 @@ export class Player {
   /** What workers had of this call, once all of it has ended. */
   async #requestsOf({ recorded }: CallStep): Promise<LoggedRequest[]> {
     const expected = recorded?.legs?.length ?? 0
-    const end = performance.now() + legsMs
+    const end = performance.now() + this.#legsMs
     for (;;) {
       const fresh = this.#fresh()
       const requests = fresh.flatMap(([, each]) => each)
-      if ((requests.length >= expected && requests.every(({ ended }) => ended !== 'open')) || performance.now() > end) {
+      const isLate = performance.now() > end
+      if (isLate || (requests.length >= expected && requests.every(({ ended }) => ended !== 'open'))) {
+        // It will fail: the calls that follow are only to show how.
+        if (isLate) this.#legsMs = 1000
         for (const [id] of fresh) this.#seen.add(id)
         return requests
       }

@@ -70,7 +70,8 @@ export function handOverId(random: Random): Uint8Array {
 export interface HandOverOptions {
   /** What the prefill worker's card advertises. */
   readonly bootstrap: { readonly host: string; readonly port: number } | null
-  readonly dpRank: number
+  /** Null: the engine chooses it. */
+  readonly dpRank: number | null
   readonly dpSize: number
   readonly random: Random
 }

@@ -6,6 +6,7 @@ import type { Router } from '../router/contract.ts'
 import type { GenerateRequest, RequestEdits } from '../dynamo/wire/generate-request.ts'
 import { editOutput, outputTokenIds, peekOutput, reportedCachedTokens, transcodeFrame, type OutputTiming } from '../dynamo/wire/output-frame.ts'
 import { DispatchTimer, phaseOf } from './dispatch-timer.ts'
+import { namedForDecode, type NamedWorker } from './named-rank.ts'
 import type { Leg, RoutedGenerate, RoutedGenerateParts } from './routed-generate.ts'
 import type { RoutedRequest } from './routed-request.ts'
 
@@ -23,7 +24,7 @@ export interface DecodeAttemptParts {
   readonly id: string
   readonly waitsForLink: boolean
   /** The worker that computed the prompt, for `routing_data`. */
-  readonly prefill: { readonly workerId: bigint; readonly dpRank: number } | null
+  readonly prefill: NamedWorker | null
 }
 
 /** Frames that wait for a prefill leg before their source is paused. */
@@ -157,10 +158,10 @@ export class DecodeAttempt implements ResponseListener, Leg {
   }
 
   #relayEdited(body: Uint8Array, isFirst: boolean, finished: boolean, nowMs: number): void {
-    const { routed, instance, decision, prefill } = this.#at
+    const { routed, instance, decision, prefill, router, generate } = this.#at
     const { request, response } = routed
     routed.relaying()
-    const worker = isFirst ? { workerId: decision.workerId, dpRank: decision.dpRank, prefill } : null
+    const worker = isFirst ? { ...namedForDecode(router, generate, decision), prefill } : null
     let edited = editOutput(body, instance.codec, { worker, timing: finished ? this.#timing(nowMs) : null })
     if (request.codec !== instance.codec) edited = transcodeFrame(edited, instance.codec, request.codec)
     if (!response.writeItem(edited)) this.#pause()

@@ -15,7 +15,8 @@ export const mapOf = (value: MsgpackValue | undefined): ValueMap =>
 
 export interface DecodeEditsInput {
   readonly generate: GenerateRequest
-  readonly dpRank: number
+  /** Null: the engine chooses it. */
+  readonly dpRank: number | null
   /** Output tokens that the caller already has. */
   readonly tokens: readonly number[]
   readonly handOver: HandedOver | null
@@ -36,20 +37,25 @@ export function decodeEdits({ generate, dpRank, tokens, handOver, taints, decode
     ...(tokens.length === 0 ? {} : { appendedTokens: tokens, ...(stop === null ? {} : { stopConditions: stop }) }),
     ...(annotations === null ? {} : { annotations }),
   }
-  if (handOver === null) return { routing: { dp_rank: dpRank }, ...common }
+  const rank = dpRank === null ? {} : { dp_rank: dpRank }
+  if (handOver === null) return { routing: rank, ...common }
   const { leg, payload } = handOver
   const own = mapOf(generate.field('router_config_override'))
   const nulls = Object.fromEntries(overrideNames.map((name) => [name, own[name] ?? null]))
   return {
     routing: {
-      prefill_worker_id: leg.worker.workerId, dp_rank: dpRank,
-      ...(payload.kind === 'bootstrap' ? { prefill_dp_rank: leg.worker.dpRank } : {}), ...(taints === null ? {} : { routing_constraints: taints }),
+      prefill_worker_id: leg.worker.workerId, ...rank,
+      ...(payload.kind === 'bootstrap' && leg.named.dpRank !== null ? { prefill_dp_rank: leg.named.dpRank } : {}), ...(taints === null ? {} : { routing_constraints: taints }),
     },
     override: { ...nulls, ...(keepsOverlapCredit ? {} : { overlap_score_credit: 0 }), track_prefill_tokens: false, ...(decodeKvReuse ? {} : { assume_kv_reuse: false }) },
-    ...(payload.kind === 'params' ? { prefillResult: { params: payload.params, promptTokensDetails: payload.promptTokensDetails } } : { bootstrapInfo: payload.info }),
+    ...(payload.kind === 'params' ? { prefillResult: { params: payload.params, promptTokensDetails: wholeDetails(payload.promptTokensDetails) } } : { bootstrapInfo: payload.info }),
     ...common,
   }
 }
+
+/** Details of a usage with every field that decode workers of Dynamo are told. Source: Dynamo 1.6.1 `PromptTokensDetails`. */
+const wholeDetails = (details: MsgpackValue): MsgpackValue =>
+  details === null ? null : { audio_tokens: null, cached_tokens: null, ...mapOf(details) }
 
 /** What is left of the limits after the tokens that the caller already has. */
 function reducedStop(generate: GenerateRequest, tokenCount: number): ValueMap | null {

@@ -9,6 +9,7 @@ import { readPrefillOutput } from '../dynamo/wire/prefill-output.ts'
 import { peekOutput } from '../dynamo/wire/output-frame.ts'
 import { markedAnnotations } from './conditional-bypass.ts'
 import { DispatchTimer } from './dispatch-timer.ts'
+import { namedForPrefill, type NamedWorker } from './named-rank.ts'
 import type { Leg, RoutedGenerate, RoutedGenerateParts } from './routed-generate.ts'
 import type { RoutedPool } from './routed-pool.ts'
 import type { RoutedRequest } from './routed-request.ts'
@@ -41,6 +42,8 @@ export interface PrefillLegParts {
 export class PrefillLeg implements ResponseListener, Leg {
   readonly #at: PrefillLegParts
   readonly #handOver: HandOver<EncodedValue>
+  /** As it is told to workers and callers. */
+  readonly named: NamedWorker
   #call: CallHandle | null = null
   #dispatch: DispatchTimer | null = null
   #sentMs = 0
@@ -54,7 +57,8 @@ export class PrefillLeg implements ResponseListener, Leg {
   constructor(at: PrefillLegParts) {
     this.#at = at
     const card = at.pool.card(at.decision.workerId)
-    this.#handOver = new HandOver({ bootstrap: card?.bootstrap ?? null, dpRank: at.decision.dpRank, dpSize: card?.dpSize ?? 1, random: at.parts.random })
+    this.named = namedForPrefill(at.router, at.generate, at.pool, at.decision)
+    this.#handOver = new HandOver({ bootstrap: card?.bootstrap ?? null, dpRank: this.named.dpRank, dpSize: card?.dpSize ?? 1, random: at.parts.random })
   }
 
   get worker(): { readonly workerId: bigint; readonly dpRank: number } {
@@ -76,8 +80,9 @@ export class PrefillLeg implements ResponseListener, Leg {
     this.#dispatch = new DispatchTimer(parts.observer, parts.clock, 'prefill')
     owner.attach(pool, decision.workerId, this)
     const annotations = markedAnnotations(generate, parts.options.decidesStages, false)
+    const { dpRank } = this.named
     const edits: RequestEdits = {
-      routing: { prefill_worker_id: decision.workerId, prefill_dp_rank: decision.dpRank, dp_rank: decision.dpRank },
+      routing: { prefill_worker_id: decision.workerId, ...(dpRank === null ? {} : { prefill_dp_rank: dpRank, dp_rank: dpRank }) },
       stopConditions: { max_tokens: 1 },
       ...(this.#handOver.bootstrapInfo === null ? {} : { bootstrapInfo: this.#handOver.bootstrapInfo }),
       ...(appendedTokens.length === 0 ? {} : { appendedTokens }),
@@ -109,12 +114,12 @@ export class PrefillLeg implements ResponseListener, Leg {
       parts.observer.onServed?.({ rank: this.worker, phase: 'prefill', promptTokens: this.#at.generate.tokens.length, firstOutputSeconds: (this.#activeMs - this.#sentMs) / 1000, interOutputSeconds: null })
     }
     const output = readPrefillOutput(body, instance.codec)
+    if (output.cachedTokens !== null && this.#cachedTokens === null) this.#at.pool.reused(this.#at.decision, output.cachedTokens)
     this.#cachedTokens = output.cachedTokens ?? this.#cachedTokens
     if (!this.handedOver && this.#bodies.length < 16) this.#bodies.push(output.withoutParams)
     this.#step(this.#handOver.output(output))
   }
 
-    if (output.cachedTokens !== null && this.#cachedTokens === null) this.#at.pool.reused(this.#at.decision, output.cachedTokens)
   onEnd(): void {
     if (this.#over) return
     if (!this.#terminal) {

@@ -18,6 +18,7 @@ import { policyFields, previewWorker, withPolicyClass } from './choose-worker.ts
 import { bypassMark } from './conditional-bypass.ts'
 import { decodeConstraint, isBootstrapPool } from './decode-constraint.ts'
 import { DecodeAttempt } from './decode-attempt.ts'
+import { namedForDecode, namedForPrefill } from './named-rank.ts'
 import { decodeEdits, mapOf, outgoingHeaders, type HandedOver, type ValueMap } from './decode-edits.ts'
 import { PrefillLeg, type PrefillListener } from './prefill-leg.ts'
 import { failureOf } from './query-endpoints.ts'
@@ -290,8 +291,7 @@ export class RoutedRequest {
     }
     observer.onRouted(this.request.id, decision, generate.model)
     this.#logChoice('route', decision)
-    const prefill = handOver === null ? null : handOver.leg.worker
-    this.#attempt = new DecodeAttempt({ parts: this.#parts, owner: this.#owner, routed: this, router, generate, decision, instance, bookingId: this.#bookingId, id: this.#legId(decision), waitsForLink: this.#stages?.waitsForLink ?? true, prefill })
+    this.#attempt = new DecodeAttempt({ parts: this.#parts, owner: this.#owner, routed: this, router, generate, decision, instance, bookingId: this.#bookingId, id: this.#legId(decision), waitsForLink: this.#stages?.waitsForLink ?? true, prefill: handOver?.leg.named ?? null })
     this.#attempt.send(outgoingHeaders(this.request.headers), this.#decodeEdits(generate, decision, handOver, taints))
   }
 
@@ -299,7 +299,7 @@ export class RoutedRequest {
 
   #decodeEdits(generate: GenerateRequest, decision: Decision, handOver: HandedOver | null, taints: ValueMap | null): RequestEdits {
     const options = this.#stages?.editOptions ?? { decodeKvReuse: false, keepsOverlapCredit: false, annotations: null }
-    return decodeEdits({ generate, dpRank: decision.dpRank, tokens: this.#tokens, handOver, taints, ...options })
+    return decodeEdits({ generate, dpRank: namedForDecode(this.#parts.pool.router, generate, decision).dpRank, tokens: this.#tokens, handOver, taints, ...options })
   }
 
   // ---- What legs tell ----
@@ -449,7 +449,7 @@ export class RoutedRequest {
     const prefill = prefillPool === null || wanted === null ? null : stages.prefill.preview(prefillPool, wanted, wanted.requested)
     this.relaying()
     this.response.writeItem(encodeQueryAnswer(this.request.codec, {
-      workerId: answer.workerId, dpRank: answer.dpRank, prefill: prefill === null || prefill.kind === 'refused' ? null : prefill,
+      ...namedForDecode(pool.router, generate, answer), prefill: prefillPool === null || prefill === null || prefill.kind === 'refused' ? null : namedForPrefill(prefillPool.router, generate, prefillPool, prefill),
     }, generate.tokens))
     this.response.end()
     this.#over = true

@@ -41,8 +41,9 @@ export interface OutputTiming {
 /** Who did the work: the worker that answers, and the one that computed the prompt when it is another. */
 export interface WorkedBy {
   readonly workerId: Decision['workerId']
-  readonly dpRank: number
-  readonly prefill?: Pick<Decision, 'workerId' | 'dpRank'> | null
+  /** Null: the engine chooses it. */
+  readonly dpRank: number | null
+  readonly prefill?: Pick<WorkedBy, 'workerId' | 'dpRank'> | null
 }
 
 export interface OutputAdditions {
@@ -146,9 +147,13 @@ function routingData(before: Value | undefined, additions: OutputAdditions): Val
   return merged
 }
 
-const workerValue = ({ workerId, dpRank, prefill }: WorkedBy): ValueMap => ({
-  prefill_worker_id: prefill?.workerId ?? workerId, prefill_dp_rank: prefill?.dpRank ?? dpRank, decode_worker_id: workerId, decode_dp_rank: dpRank,
-})
+function workerValue({ workerId, dpRank, prefill }: WorkedBy): ValueMap {
+  const { workerId: prefillId, dpRank: prefillRank } = prefill ?? { workerId, dpRank }
+  return {
+    prefill_worker_id: prefillId, ...(prefillRank === null ? {} : { prefill_dp_rank: prefillRank }),
+    decode_worker_id: workerId, ...(dpRank === null ? {} : { decode_dp_rank: dpRank }),
+  }
+}
 
 const timingValue = (timing: OutputTiming): ValueMap => ({
   request_received_ms: timing.requestReceivedMs, prefill_wait_time_ms: timing.prefillWaitTimeMs, prefill_time_ms: timing.prefillTimeMs,
