@@ -238,6 +238,17 @@ const approximateCases: Record<string, (bench: Bench) => void> = {
     expectEqual(bench.index.expire(1600), 2, 'the rest')
     expectEqual(bench.index.entryCount, 0, 'entries')
   },
+  'an end before earlier ones is kept, and told per block'(bench) {
+    bench.index.record(0, localsOf([x]), localsOf([19]), 900)
+    bench.index.record(0, localsOf([a, b, c]), localsOf([11, 12, 13]), 0)
+    bench.index.record(0, localsOf([a, b]), localsOf([11, 12]), 300)
+    expectEqual(bench.index.recordedEnds(0, [localsOf([11, 12, 13]), localsOf([19, 18])]).map((ends) => [...ends]), [[1300, 1300, 1000], [1900, 0]], 'ends')
+    expectEqual(bench.index.recordedEnds(1, [localsOf([11])]).map((ends) => [...ends]), [[0]], 'of another rank')
+    expectEqual(bench.index.expire(1000), 1, 'the end of the prompt')
+    bench.expectDevice([a, b, c], [2], 'what is left of it')
+    expectEqual(bench.index.expire(1300), 2, 'the rest of it')
+    expectEqual([bench.index.expire(1899), bench.index.expire(1900)], [0, 1], 'the other')
+  },
   'a rank names the leading blocks that it holds, on the device and in host memory, in its own words'(bench) {
     bench.store(0, null, [a, b, c], [101, 102, 103])
     bench.store(1, null, [a, b], [201, 202])

@@ -44,9 +44,11 @@ export interface PrefixIndex {
 export interface ApproximatePrefixIndex extends PrefixIndex {
   /**
    * Notes that a prompt was routed to a rank: its blocks count as held on the device until `ttlMs` after `nowMs`,
-   * rounded up to 100 ms. Recording again refreshes. Both lists have one hash per complete block.
+   * rounded up to 100 ms. Recording again sets it anew. Both lists have one hash per complete block.
    */
   record(slot: RankSlot, localHashes: HashList, sequenceHashes: HashList, nowMs: number): ApplyStatus
+  /** When a rank's recorded blocks end, by the lists of their hashes; 0 for what is not recorded. Units: ms, rounded up to 100. Cost: looks at all that is recorded. */
+  recordedEnds(slot: RankSlot, lists: readonly HashList[]): Float64Array[]
   /** Forgets recorded blocks whose time is over; returns how many expiries were due. `nowMs` never runs back. */
   expire(nowMs: number): number
   /** Forgets recorded blocks before their time, those whose time is over first, until `count` are left; returns how many went. */

@@ -38,17 +38,19 @@ export class ExpiryQueue {
     return this.#records.reserve(count + 1)
   }
 
-  /** Sets the end of each pair to `endMs`, rounded up to the bucket. An end before an earlier one is moved to that. */
+  /** Sets the end of each pair to `endMs`, rounded up to the bucket. An end before earlier ones costs a sort of the buckets. */
   schedule(slot: number, hashes: Uint32Array, endMs: number): void {
-    this.#newest = Math.max(this.#newest, Math.ceil(endMs / bucketMs))
-    let head = this.#buckets.get(this.#newest)
+    const bucket = Math.ceil(endMs / bucketMs)
+    let head = this.#buckets.get(bucket)
     if (head === undefined) {
       head = this.#records.allocate()
       const { words } = this.#records
       words.fill(0, head * X.stride, (head + 1) * X.stride)
       words[head * X.stride + X.next] = head
       words[head * X.stride + X.previous] = head
-      this.#buckets.set(this.#newest, head)
+      this.#buckets.set(bucket, head)
+      if (bucket < this.#newest) this.#sortBuckets()
+      else this.#newest = bucket
     }
     for (let i = 0; 2 * i < hashes.length; i += 1) {
       const low = hashes[2 * i]!
@@ -57,6 +59,19 @@ export class ExpiryQueue {
       if (known !== 0) this.#unlink(known)
       this.#linkLast(head, known === 0 ? this.#newPair(slot, low, high) : known)
     }
+  }
+
+  #sortBuckets(): void {
+    const sorted = [...this.#buckets].sort(([a], [b]) => a - b)
+    this.#buckets.clear()
+    for (const [bucket, head] of sorted) this.#buckets.set(bucket, head)
+  }
+
+  /** When the pairs of a rank end, by the lists that were asked for; 0: not waiting. Cost: looks at every pair that waits. */
+  ends(slot: number, lists: readonly Uint32Array[]): Float64Array[] {
+    const endById = new Float64Array(this.#records.idEnd)
+    for (const [bucket, head] of this.#buckets) for (let id = this.#next(head); id !== head; id = this.#next(id)) endById[id] = bucket * bucketMs
+    return lists.map((hashes) => Float64Array.from({ length: hashes.length >>> 1 }, (_, index) => endById[this.#find(slot, hashes[2 * index]!, hashes[2 * index + 1]!)]!))
   }
 
   #newPair(slot: number, low: number, high: number): number {

@@ -208,6 +208,10 @@ export class TieredPrefixIndex implements ApproximatePrefixIndex {
     return status
   }
 
+  recordedEnds(slot: RankSlot, lists: readonly HashList[]): Float64Array[] {
+    return this.#expiries.ends(slot, lists)
+  }
+
   prune(count: number): number {
     return this.#expiries.prune(count, (slot, hashes) => this.#device.removed(slot, hashes))
   }

@@ -185,6 +185,10 @@ export class ReferenceIndex implements ApproximatePrefixIndex {
     this.#expiries.set(key, bucket)
   }
 
+  recordedEnds(slot: RankSlot, lists: readonly HashList[]): Float64Array[] {
+    return lists.map((list) => Float64Array.from(hashesToBigints(list), (hash) => 100 * (this.#expiries.get(`${slot}|${hash}`) ?? 0)))
+  }
+
   prune(count: number): number {
     const entries = [...this.#expiries].map(([key, bucket], order) => ({ key, bucket, order }))
     const leaving = entries.sort((a, b) => a.bucket - b.bucket || b.order - a.order).slice(0, Math.max(0, entries.length - count))

@@ -49,6 +49,7 @@ export interface BookedPrompt {
  */
 export class PoolIndex {
   readonly #main: ApproximatePrefixIndex
+  readonly #lifeMs: number
   readonly #predicted: ApproximatePrefixIndex | null
   readonly #predictedScores: OverlapScores = createOverlapScores(16)
   /** Ranks fed by routing decisions. */
@@ -73,7 +74,8 @@ export class PoolIndex {
     this.#bound = isBounded ? new CapacityBound((slot, blockHashes) => { this.#main.apply(slot, 'device', { kind: 'removed', blockHashes }) }) : null
     this.#growing = isBounded ? new GrowingPrompts(settings) : null
     const bytesMax = settings.indexMemoryBytes ?? Infinity
-    this.#main = createPrefixIndex({ ttlMs: 1000 * settings.ttlSeconds, bytesMax })
+    this.#lifeMs = 1000 * settings.ttlSeconds
+    this.#main = createPrefixIndex({ ttlMs: this.#lifeMs, bytesMax })
     this.#predicted = settings.predictedTtlSeconds === null ? null : createPrefixIndex({ ttlMs: 1000 * settings.predictedTtlSeconds, bytesMax })
   }
 
@@ -214,6 +216,16 @@ export class PoolIndex {
   /** Stored events of a rank, parents before children; without what is only predicted. */
   dump(slot: RankSlot): ReturnType<ApproximatePrefixIndex['dump']> {
     return this.#main.dump(slot)
+  }
+
+  /** When assumed blocks of a rank end; null: they do not age by time. See `recordedEnds` of the index. */
+  recordedEnds(slot: RankSlot, lists: readonly HashList[]): Float64Array[] | null {
+    return this.#bound?.has(slot) === true ? null : this.#main.recordedEnds(slot, lists)
+  }
+
+  /** How long assumed blocks live. Units: ms. */
+  get lifeMs(): number {
+    return this.#lifeMs
   }
 
   deviceBlocks(slot: RankSlot): number {

@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test, type TestContext } from 'node:test'
 import fc from 'fast-check'
+import { fixturePath } from '../../test/repo-root.ts'
 import { hashListOf } from '../model/hash-list.ts'
 import type { RouterEvent } from '../model/kv-event.ts'
 import { decodeState, encodeState, readState, StateFileError, writeState, type KeptState } from './state-file.ts'
@@ -18,9 +19,9 @@ const big = 2n ** 63n + 5n
 const state: KeptState = {
   target: 'dynamo.backend.generate', blockSize: 16, isEagle: false, writtenAtMs: 1_700_000_000_123,
   ranks: [
-    { workerId: big, dpRank: 0, lastEventId: null, events: [stored(big, 0, 2n ** 60n), stored(big, 0, 2n ** 61n)] },
-    { workerId: 7n, dpRank: 1, lastEventId: big, events: [stored(7n, 1, 2n ** 62n)] },
-    { workerId: 8n, dpRank: 0, lastEventId: null, events: [] },
+    { workerId: big, dpRank: 0, lastEventId: null, events: [stored(big, 0, 2n ** 60n), stored(big, 0, 2n ** 61n)], livesMs: [119_900, 0] },
+    { workerId: 7n, dpRank: 1, lastEventId: big, events: [stored(7n, 1, 2n ** 62n)], livesMs: null },
+    { workerId: 8n, dpRank: 0, lastEventId: null, events: [], livesMs: null },
   ],
 }
 
@@ -47,7 +48,7 @@ test('torn, foreign, newer and damaged files are refused by name', async (t) => 
   const cases: [Uint8Array, RegExp][] = [
     [bytes.subarray(0, bytes.length - 1), /torn/], [bytes.subarray(0, 60), /torn/], [damaged, /checksum/],
     [Buffer.from('SQLite format 3\n'), /not a file of this program/], [Buffer.alloc(0), /not a file of this program/],
-    [Buffer.from(bytes.toString('latin1').replace('warmpath-state 1', 'warmpath-state 2'), 'latin1'), /version 2/],
+    [Buffer.from(bytes.toString('latin1').replace('warmpath-state 2', 'warmpath-state 3'), 'latin1'), /version 3/],
     [Buffer.from(bytes.toString('latin1').replace('"blockSize":16', '"blockSize":"x"'), 'latin1'), /lacks a field/],
   ]
   for (const [content, message] of cases) {
@@ -55,6 +56,13 @@ test('torn, foreign, newer and damaged files are refused by name', async (t) => 
     await assert.rejects(readState(path), (error) => error instanceof StateFileError && message.test(error.message))
     assert.deepEqual(readFileSync(path), Buffer.from(content), 'reading changes nothing')
   }
+})
+
+test('a file of version 1 is read: it knows no lives', () => {
+  const before = readFileSync(fixturePath('state', 'version-1.state'))
+  const { ranks, ...rest } = decodeState(before)
+  assert.deepEqual(rest, { target: 'dynamo.backend.generate', blockSize: 16, isEagle: false, writtenAtMs: 1_700_000_000_123 })
+  assert.deepEqual(ranks, state.ranks.map((rank) => ({ ...rank, livesMs: null })))
 })
 
 test('whatever the bytes: a state or a StateFileError', () => {

@@ -1,7 +1,8 @@
 /**
  * One pool's state on disk: a line that names format and version, a line of JSON that says what follows, and the blocks.
  *
- * The blocks are a list of stored events in the layout of Dynamo 1.3's snapshots. The file is written whole under another name, synced
+ * The blocks are a list of stored events in the layout of Dynamo 1.3's snapshots; behind them, from version 2 on, how long each assumed block
+ * is still to live (u32, little endian, in units of 100 ms). The file is written whole under another name, synced
  * and renamed, so a reader sees the old one or the new one. What is torn, foreign or newer is refused by name.
  */
 import { createHash } from 'node:crypto'
@@ -13,12 +14,17 @@ import type { RouterEvent } from '../model/kv-event.ts'
 import type { WorkerRank } from '../model/worker.ts'
 
 export const stateFormat = 'warmpath-state'
-export const stateVersion = 1
+/** The newest that is read, and the one that is written. Version 1 has no lives. */
+export const stateVersion = 2
+
+const lifeStepMs = 100
 
 /** A rank as it was. `lastEventId`: of its newest event; null for one that was fed by routing decisions. */
 export interface KeptRank extends WorkerRank {
   readonly lastEventId: bigint | null
   readonly events: readonly RouterEvent[]
+  /** How long the blocks of `events`, in their order, are still to live when it is written; null: not known. Units: ms, kept in steps of 100. */
+  readonly livesMs: readonly number[] | null
 }
 
 export interface KeptState {
@@ -39,10 +45,14 @@ export class StateFileError extends Error {
 /** The bytes of a state. */
 export function encodeState(state: KeptState): Uint8Array {
   const { ranks, ...rest } = state
-  const body = encodeSnapshot(ranks.flatMap(({ events }) => events), '1.3')
+  const blocks = encodeSnapshot(ranks.flatMap(({ events }) => events), '1.3')
+  const lives = ranks.flatMap(({ livesMs }) => livesMs ?? [])
+  const tail = Buffer.alloc(4 * lives.length)
+  lives.forEach((ms, index) => tail.writeUInt32LE(Math.min(0xffffffff, Math.ceil(ms / lifeStepMs)), 4 * index))
+  const body = Buffer.concat([blocks, tail])
   const header = JSON.stringify({
-    ...rest, bytes: body.length, sha256: sha256(body),
-    ranks: ranks.map(({ workerId, dpRank, lastEventId, events }) => [workerId.toString(), dpRank, lastEventId?.toString() ?? null, events.length]),
+    ...rest, bytes: body.length, lives: lives.length, sha256: sha256(body),
+    ranks: ranks.map(({ workerId, dpRank, lastEventId, events, livesMs }) => [workerId.toString(), dpRank, lastEventId?.toString() ?? null, events.length, livesMs?.length ?? 0]),
   })
   return Buffer.concat([Buffer.from(`${stateFormat} ${stateVersion}\n${header}\n`), body])
 }
@@ -60,29 +70,37 @@ export function decodeState(bytes: Uint8Array): KeptState {
   const body = buffer.subarray(second.end)
   if (body.length !== head.bytes) throw new StateFileError(`it is torn: ${body.length} of ${head.bytes} bytes are there`)
   if (sha256(body) !== head.sha256) throw new StateFileError('its content is damaged: the checksum differs')
-  return { ...head.state, ranks: ranksOf(head.ranks, body) }
+  return { ...head.state, ranks: ranksOf(head, body) }
 }
 
-function ranksOf(rows: readonly Row[], body: Uint8Array): KeptRank[] {
+function ranksOf({ ranks: rows, lives: lifeCount }: Head, body: Buffer): KeptRank[] {
+  const tail = body.length - 4 * lifeCount
+  if (tail < 0) throw new StateFileError('its content is damaged: it is too short for the lives of its blocks')
   let events: readonly RouterEvent[]
   try {
-    events = decodeSnapshot(body).events
+    events = decodeSnapshot(body.subarray(0, tail)).events
   } catch (error) {
     if (!(error instanceof SnapshotError)) throw error
     throw new StateFileError(`its content is damaged: ${error.message}`)
   }
-  let start = 0
-  return rows.map(([workerId, dpRank, lastEventId, count]) => {
+  let [start, life] = [0, 0]
+  return rows.map(([workerId, dpRank, lastEventId, count, lives = 0]) => {
     const own = events.slice(start, (start += count))
-    return { workerId: BigInt(workerId), dpRank, lastEventId: lastEventId === null ? null : BigInt(lastEventId), events: own }
+    const first = life
+    life += lives
+    if (life > lifeCount) throw new StateFileError('its content is damaged: there are fewer lives than blocks')
+    const livesMs = lives === 0 ? null : Array.from({ length: lives }, (_, index) => lifeStepMs * body.readUInt32LE(tail + 4 * (first + index)))
+    return { workerId: BigInt(workerId), dpRank, lastEventId: lastEventId === null ? null : BigInt(lastEventId), events: own, livesMs }
   })
 }
 
-type Row = readonly [workerId: string, dpRank: number, lastEventId: string | null, count: number]
+/** `lives`: from version 2 on. */
+type Row = readonly [workerId: string, dpRank: number, lastEventId: string | null, count: number, lives?: number]
 
 interface Head {
   readonly state: Omit<KeptState, 'ranks'>
   readonly bytes: number
+  readonly lives: number
   readonly sha256: string
   readonly ranks: readonly Row[]
 }
@@ -94,18 +112,20 @@ function headOf(text: string): Head {
   } catch {
     throw new StateFileError('it is torn: its head is not JSON')
   }
-  const { target, blockSize, isEagle, writtenAtMs, bytes, sha256: sum, ranks } = value
-  const isRow = (row: unknown): row is Row => Array.isArray(row) && row.length === 4 && /^\d{1,20}$/.test(String(row[0])) && Number.isSafeInteger(row[1]) &&
-    (row[2] === null || /^\d{1,20}$/.test(String(row[2]))) && Number.isSafeInteger(row[3])
+  const { target, blockSize, isEagle, writtenAtMs, bytes, lives = 0, sha256: sum, ranks } = value
+  const isRow = (row: unknown): row is Row => Array.isArray(row) && (row.length === 4 || (row.length === 5 && isCount(row[4]))) && /^\d{1,20}$/.test(String(row[0])) && Number.isSafeInteger(row[1]) &&
+    (row[2] === null || /^\d{1,20}$/.test(String(row[2]))) && isCount(row[3])
   if (typeof target !== 'string' || typeof blockSize !== 'number' || typeof isEagle !== 'boolean' || typeof writtenAtMs !== 'number' || typeof bytes !== 'number' ||
-    typeof sum !== 'string' || !Array.isArray(ranks) || !ranks.every(isRow)) throw new StateFileError('its head lacks a field, or one has another type')
-  return { state: { target, blockSize, isEagle, writtenAtMs }, bytes, sha256: sum, ranks }
+    !isCount(lives) || typeof sum !== 'string' || !Array.isArray(ranks) || !ranks.every(isRow)) throw new StateFileError('its head lacks a field, or one has another type')
+  return { state: { target, blockSize, isEagle, writtenAtMs }, bytes, lives, sha256: sum, ranks }
 }
 
 function lineAt(buffer: Buffer, start: number, most: number): { readonly text: string; readonly end: number } | null {
   const end = buffer.indexOf(0x0a, start)
   return end < 0 || end - start > most ? null : { text: buffer.toString('utf8', start, end), end: end + 1 }
 }
+
+const isCount = (value: unknown): value is number => Number.isSafeInteger(value) && (value as number) >= 0
 
 const sha256 = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('hex')
 

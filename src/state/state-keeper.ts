@@ -1,8 +1,8 @@
 /**
  * Keeps on disk what a pool's router knows of workers that cannot be asked again, and gives it back after a restart.
  *
- * Kept are ranks that are fed by routing decisions, and those whose event source answers no questions. Of the former, blocks live on for
- * their whole time counted from the snapshot, since their age is not kept; of the latter, they count as long as no event is missing since.
+ * Kept are ranks that are fed by routing decisions, and those whose event source answers no questions. The former's
+ * blocks live on as long as they would have without the restart; the latter's count as long as no event is missing since.
  */
 import type { RouterEvent } from '../model/kv-event.ts'
 import type { WorkerDescription, WorkerRank } from '../model/worker.ts'
@@ -87,7 +87,11 @@ export class StateKeeper {
     if (router === null || state === null || !this.wasApproximate(rank)) return
     const kept = this.#take(rank) as KeptRank
     const stored = kept.events.map(({ data }) => data).filter((data) => data.kind === 'stored')
-    const blocks = router.rankBlocks.assume(rank, stored, this.#parts.clock.nowMs() - this.#ageMs(state))
+    const ageMs = this.#ageMs(state)
+    const lives = kept.livesMs?.map((ms) => ms - ageMs) ?? null
+    const nowMs = this.#parts.clock.nowMs()
+    // A file of before lives were kept: as if all had been routed when it was written.
+    const blocks = router.rankBlocks.assume(rank, stored, lives === null ? nowMs - ageMs : nowMs, lives)
     this.#restored(rank, blocks)
   }
 
@@ -151,8 +155,10 @@ export class StateKeeper {
     const isApproximate = router.rankBlocks.isApproximate(rank)
     const lastEventId = isApproximate === false ? this.#parts.liveOnly(rank) : null
     if (isApproximate === null || (!isApproximate && lastEventId === null)) return null
-    const events = router.rankBlocks.dump(rank).map(({ tier, data }, index) => ({ ...rank, storageTier: tier, residencyDomain: 'absent' as const, eventId: BigInt(index), data }))
-    return { ...rank, lastEventId, events }
+    const blocks = router.rankBlocks.dump(rank)
+    const livesMs = lastEventId === null ? router.rankBlocks.lives(rank, blocks.flatMap(({ data }) => (data.kind === 'stored' ? [data] : [])), this.#parts.clock.nowMs()) : null
+    const events = blocks.map(({ tier, data }, index) => ({ ...rank, storageTier: tier, residencyDomain: 'absent' as const, eventId: BigInt(index), data }))
+    return { ...rank, lastEventId, events, livesMs }
   }
 
   /** Hashes mean something for one block size only. */
