@@ -359,7 +359,7 @@ FAMILIES["names"] = [
     for name, text in {"qwen3": "<tool_call>" + named("get_weather", ROME) + "</tool_call>", "glm45": glm("get_weather", ROME), "kimi_k25": kimi([("get_weather", ROME)]), "deepseek-v4": dsml_block("tool_calls")([("get_weather", ROME)]), "deepseekv4": dsml_block("tool_calls")([("get_weather", ROME)]), "gemma-4": gemma([("get_weather", ROME)])}.items()
 ] + [dict(name="gemma-4 thoughts, " + what, tool=None, reasoning="gemma-4", text="<|channel>thought\nI think.<channel|>Answer.", special=True, tools=False, body={"chat_template_kwargs": args}) for what, args in [("on", {"enable_thinking": True}), ("off", {"enable_thinking": False})]]
 
-# Recorded only when asked for by name: the original downloads the vocabulary that it reads channels with.
+# Recorded only when asked for by name: the original needs the vocabulary that it reads channels with (TIKTOKEN_ENCODINGS_BASE).
 ON_REQUEST = {"harmony": harmony_cases("harmony", "gpt_oss"), "harmony_calls": harmony_cases("harmony", None), "harmony_thoughts": harmony_cases(None, "gpt_oss")}
 
 MARKERS = [

@@ -4,8 +4,10 @@ import { spawnSync } from 'node:child_process'
 import { mkdirSync, readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fixturePath, repoRoot } from '../../test/repo-root.ts'
-import { freePort, until, type Deployment } from '../deployment.ts'
+import { freePort, type Deployment } from '../deployment.ts'
+import { harmonyVocabulary } from '../harmony-vocabulary.ts'
 import type { Scenario } from '../scenario.ts'
+import { until } from '../../test/until.ts'
 
 const script = join(repoRoot, 'interop', 'python', 'parser_corpus.py')
 
@@ -42,7 +44,18 @@ const sampled: Readonly<Record<string, readonly string[]>> = {
   together: ['kimi_k2+kimi_k25: call in an open thought', 'mistral+mistral: thought and call'],
 }
 
-function sample(): readonly { readonly family: string; readonly name: string }[] {
+/** gpt-oss: both parsers, and each alone. */
+const sampledGptOss: Readonly<Record<string, readonly string[]>> = {
+  harmony: [
+    'one call', 'everything in the arguments', 'two calls', 'two blocks behind each other', 'cut late', 'blank lines before', 'length', 'one at a time', 'required, in the family\'s form', 'analysis and call', 'analysis and final', 'analysis only',
+    'commentary preamble', 'bad arguments', 'call in analysis', 'unknown recipient', 'call and final', 'unicode', 'two analyses', 'two finals', 'preamble and final', 'call, then analysis', 'another channel', 'text between messages', 'spread arguments',
+    'thought and call, choice none', 'required JSON, behind a thought', 'named JSON, in an answer', 'a tag in the answer', 'answer cut at its end',
+  ],
+  harmony_calls: ['text around', 'two calls with text around', 'analysis and call', 'recipient in the role', 'call and final', 'thought and answer, no tools', 'required JSON, bare'],
+  harmony_thoughts: ['analysis and call', 'two finals', 'call and answer, no tools', 'recipient in the role', 'required JSON, in an answer'],
+}
+
+function sample(sampled: Readonly<Record<string, readonly string[]>>): readonly { readonly family: string; readonly name: string }[] {
   return Object.entries(sampled).flatMap(([family, names]) => {
     const { cases } = JSON.parse(readFileSync(fixturePath('parsers', `${family}.json`), 'utf8')) as { cases: readonly Case[] }
     for (const name of names) assert.ok(cases.some((each) => each.name === name), `${family}/${name} is in the corpus`)
@@ -70,14 +83,14 @@ async function recorded(deployment: Deployment, port: number, label: string, cas
 /** Ids are made up; the original numbers some where ours are unique. */
 const comparable = ({ content, reasoning, calls, finish }: Answer): unknown => ({ content: content ?? '', reasoning: reasoning ?? '', calls: calls.map(({ name, arguments: given }) => ({ name, given })), finish })
 
-async function besideTheReal(deployment: Deployment): Promise<void> {
-  const cases = sample()
+async function besideTheReal(deployment: Deployment, sampled: Readonly<Record<string, readonly string[]>>, env: NodeJS.ProcessEnv = {}): Promise<void> {
+  const cases = sample(sampled)
   const model = join(deployment.folder, 'model')
   assert.equal(spawnSync(deployment.dynamo.python, [script, 'model', model]).status, 0)
   const models = spawnSync(deployment.dynamo.python, [script, 'pairs', ...cases.map(({ family, name }) => `${family}/${name}`)], { encoding: 'utf8' }).stdout.trim().split('\n')
   const worker = deployment.spawn('corpus', deployment.dynamo.python, [script, 'worker', model, ...models])
   const [theirs, ours] = [await freePort(), await freePort()]
-  deployment.module('real-frontend', 'dynamo.frontend', ['--http-port', theirs, '--router-mode', 'round-robin'])
+  deployment.module('real-frontend', 'dynamo.frontend', ['--http-port', theirs, '--router-mode', 'round-robin'], env)
   const frontend = deployment.warmpath('frontend', ['frontend', '--http-port', ours, '--http-host', '127.0.0.1'])
   for (const port of [theirs, ours]) {
     await until('all models are listed', async () => {
@@ -103,6 +116,14 @@ async function besideTheReal(deployment: Deployment): Promise<void> {
   assert.deepEqual(differences, [])
 }
 
+/** The original looks for its vocabulary where a variable says. */
+async function gptOssBesideTheReal(deployment: Deployment): Promise<void> {
+  const folder = await harmonyVocabulary()
+  if (typeof folder !== 'string') throw new Error(`no vocabulary for gpt-oss: ${folder.unavailable}`)
+  await besideTheReal(deployment, sampledGptOss, { TIKTOKEN_ENCODINGS_BASE: folder })
+}
+
 export const parserScenarios: readonly Scenario[] = [
-  { name: 'parsers-beside-the-real', timeoutSeconds: 240, run: besideTheReal },
+  { name: 'parsers-beside-the-real', timeoutSeconds: 240, run: (deployment) => besideTheReal(deployment, sampled) },
+  { name: 'parsers-gpt-oss', timeoutSeconds: 240, run: gptOssBesideTheReal },
 ]
