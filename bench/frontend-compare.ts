@@ -6,10 +6,11 @@ import { spawn } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { Deployment, freePort, until, type Managed } from '../interop/deployment.ts'
+import { Deployment, freePort, type Managed } from '../interop/deployment.ts'
 import type { DynamoInstallation } from '../interop/dynamo-venv.ts'
 import { repoRoot } from '../test/repo-root.ts'
 import type { HttpTurn } from './http-load.ts'
+import { until } from '../test/until.ts'
 
 export const sides = ['real', 'ours'] as const
 export type Side = (typeof sides)[number]
