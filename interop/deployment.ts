@@ -8,6 +8,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { parse, isSafeNumber } from 'lossless-json'
 import { freePort } from '../test/free-port.ts'
 import { repoRoot } from '../test/repo-root.ts'
+import { until } from '../test/until.ts'
 import type { DynamoInstallation, OlderVersion } from './dynamo-venv.ts'
 
 /** JSON without loss: integers beyond 2^53 are bigints. */
@@ -30,17 +31,6 @@ export interface Managed {
   group(): number | undefined
   readonly exited: Promise<number | null>
   log(): string
-}
-
-/** Waits until `check` gives something other than undefined, null or false. */
-export async function until<Value>(what: string, check: () => Value | Promise<Value>, timeoutMs = 30_000): Promise<Exclude<Value, undefined | null | false>> {
-  const end = Date.now() + timeoutMs
-  for (;;) {
-    const value = await check()
-    if (value !== undefined && value !== null && value !== false) return value as Exclude<Value, undefined | null | false>
-    if (Date.now() > end) throw new Error(`not within ${timeoutMs / 1000} s: ${what}`)
-    await delay(50)
-  }
 }
 
 export class Deployment {

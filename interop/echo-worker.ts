@@ -2,7 +2,8 @@
 import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { repoRoot } from '../test/repo-root.ts'
-import { freePort, parseLossless, until, type Deployment, type Managed } from './deployment.ts'
+import { freePort, parseLossless, type Deployment, type Managed } from './deployment.ts'
+import { until } from '../test/until.ts'
 
 export interface EchoWorker {
   readonly process: Managed

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import type { Bucket, Discovery, DiscoveryEvent, JsonObject } from '../src/ports.ts'
-import { until } from './discovery-kit.ts'
+import { until } from './until.ts'
 
 /** A store of its own, and handles on it that are processes of their own to each other. */
 export interface DiscoveryStore {

@@ -7,6 +7,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Clock, Log, LogFields } from '../src/ports.ts'
 import { freePort } from './free-port.ts'
+import { until } from './until.ts'
 
 export { freePort }
 
@@ -72,17 +73,6 @@ export function rememberingLog(): Log & { readonly lines: LogLine[] } {
   const lines: LogLine[] = []
   const at = (level: LogLine['level']) => (fields: LogFields, message: string) => void lines.push({ level, fields, message })
   return { lines, debug: at('debug'), info: at('info'), warn: at('warn'), error: at('error') }
-}
-
-/** Waits until `check` holds; rejects with `what` after the limit. `poke` runs before each look. */
-export async function until(what: string, check: () => boolean | Promise<boolean>, limitMs = 10_000, poke: () => void = () => {}): Promise<void> {
-  const end = performance.now() + limitMs
-  for (;;) {
-    poke()
-    if (await check()) return
-    if (performance.now() > end) throw new Error(`not within ${limitMs} ms: ${what}`)
-    await new Promise((resolve) => setTimeout(resolve, 10))
-  }
 }
 
 const etcdBinary = ['/usr/bin/etcd', '/usr/local/bin/etcd', ...(process.env['PATH'] ?? '').split(':').map((folder) => join(folder, 'etcd'))].find((path) => existsSync(path))

@@ -1,7 +1,8 @@
 /** Goal: workers killed, stopped and added while streams run cost no request. Method: a change of workers after every few answers, at least one alive per pool. */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { FrontendDeployment, until, type DeployedWorker } from './frontend-kit.ts'
+import { FrontendDeployment, type DeployedWorker } from './frontend-kit.ts'
+import { until } from './until.ts'
 
 const streams = 20
 const requestsPerStream = 8

@@ -17,6 +17,7 @@ import { createLog, type ProcessLog } from '../src/observability/log.ts'
 import { createOpenAiServer, type OpenAiServer } from '../src/openai/openai-server.ts'
 import type { EventPlane, RequestPlaneServer } from '../src/ports.ts'
 import { systemClock, systemRandom } from '../src/system-ports.ts'
+import { until } from './until.ts'
 
 /** Caches are known by what was routed; events have tests of their own. */
 const silentPlane: EventPlane = {
@@ -44,7 +45,7 @@ export interface RunningFrontend {
   readonly server: OpenAiServer
   readonly url: string
   /** Resolves when the API lists so many models. */
-  ready(count?: number): Promise<void>
+  ready(count?: number): Promise<true>
   post(path: string, body: object, init?: { readonly signal?: AbortSignal }): Promise<Response>
 }
 
@@ -127,11 +128,3 @@ export class FrontendDeployment {
   }
 }
 
-/** Waits for a condition; errors after `deadlineMs`. */
-export async function until(condition: () => boolean, deadlineMs = 10_000): Promise<void> {
-  const end = performance.now() + deadlineMs
-  while (!condition()) {
-    if (performance.now() > end) throw new Error(`not true within ${deadlineMs} ms: ${condition.toString()}`)
-    await new Promise((resolve) => setTimeout(resolve, 2))
-  }
-}

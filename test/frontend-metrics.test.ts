@@ -2,8 +2,9 @@
 import assert from 'node:assert/strict'
 import { readFile } from 'node:fs/promises'
 import { after, test } from 'node:test'
-import { FrontendDeployment, until } from './frontend-kit.ts'
+import { FrontendDeployment } from './frontend-kit.ts'
 import { fixturePath } from './repo-root.ts'
+import { until } from './until.ts'
 
 interface Recorded {
   readonly type: string

@@ -1,7 +1,8 @@
 /** Goal: over the HTTP API, stages that are skipped, sessions that stay, requests too long to migrate. Method: simulated workers, the HTTP API is asked. */
 import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
-import { FrontendDeployment, until, type RunningFrontend } from './frontend-kit.ts'
+import { FrontendDeployment, type RunningFrontend } from './frontend-kit.ts'
+import { until } from './until.ts'
 
 const open: FrontendDeployment[] = []
 const deployment = (): FrontendDeployment => {
@@ -58,6 +59,29 @@ test('the headers of a session keep its requests on one worker of each stage', a
   const rank = await chat(frontend, { nvext: { dp_rank: 0 } }, { 'x-dynamo-session-id': 's' })
   assert.equal(rank.status, 400)
   assert.match(await rank.text(), /dp_rank/)
+})
+
+test('modes that do not look at caches leave the rank to the engine, unless the caller names one', async () => {
+  for (const mode of ['round-robin', 'kv']) {
+    const place = deployment()
+    await place.worker({ role: 'prefill', settings: { dpSize: 2 } })
+    const decode = await place.worker({ role: 'decode', settings: { dpSize: 2 } })
+    const frontend = await place.frontend(['--router-mode', mode])
+    await frontend.ready()
+    const named = async (nvext: object): Promise<object> => {
+      const body = JSON.stringify({ model: 'tiny', messages: [{ role: 'user', content: prompt }], max_tokens: 2, nvext: { extra_fields: ['worker_id'], ...nvext } })
+      // Ids have more digits than a number keeps.
+      const response = await fetch(`${frontend.url}/v1/chat/completions`, { method: 'POST', headers: { 'content-type': 'application/json' }, body: body.replace(/"decode_worker_id":"(\d+)"/, '"decode_worker_id":$1') })
+      return ((await response.json()) as { readonly nvext?: { readonly worker_id: object } }).nvext?.worker_id ?? { status: response.status }
+    }
+    const workers = ['prefill_worker_id', 'decode_worker_id']
+    const ranks = ['prefill_dp_rank', 'decode_dp_rank']
+    const decoder = decode.worker.instanceId.toString()
+    assert.deepEqual(Object.keys(await named({})).sort(), (mode === 'kv' ? [...workers, ...ranks] : workers).sort())
+    assert.equal((await named({ decode_worker_id: decoder, dp_rank: 1 }) as { decode_dp_rank?: number }).decode_dp_rank, 1)
+    // Without its rank a worker of several is none in particular where ranks are chosen.
+    assert.deepEqual(Object.keys(await named({ decode_worker_id: decoder })).sort(), mode === 'kv' ? ['status'] : workers.sort())
+  }
 })
 
 test('a request longer than the bound does not go on elsewhere', async () => {

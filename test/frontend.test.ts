@@ -1,7 +1,8 @@
 /** Goal: the frontend over loopback serves what simulated workers offer. Method: workers come, go and die; the HTTP API is asked. */
 import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
-import { FrontendDeployment, until, type RunningFrontend } from './frontend-kit.ts'
+import { FrontendDeployment, type RunningFrontend } from './frontend-kit.ts'
+import { until } from './until.ts'
 
 const open: FrontendDeployment[] = []
 const deployment = (): FrontendDeployment => {

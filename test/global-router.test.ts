@@ -11,8 +11,8 @@ import { parsePoolConfig } from '../src/global-router/pool-config.ts'
 import { innerFailure } from '../src/global-router/inner-failure.ts'
 import type { Failure } from '../src/model/failure.ts'
 import type { Json, JsonObject, RequestHandler } from '../src/ports.ts'
-import { until } from './discovery-kit.ts'
 import { failureOf, plainCard, type ScriptedWorker, SmallDeployment } from './standalone-kit.ts'
+import { until } from './until.ts'
 
 let small: SmallDeployment
 let open: GlobalRouter[] = []

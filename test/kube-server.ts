@@ -6,8 +6,9 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Agent, request } from 'undici'
-import { EtcdServer, freePort, until } from './discovery-kit.ts'
+import { EtcdServer, freePort } from './discovery-kit.ts'
 import { writeKubeConfig, type KubeServer } from './kube-double.ts'
+import { until } from './until.ts'
 
 /** The program, or why there is none. */
 export const kubeApiServer = process.env['WARMPATH_KUBE_APISERVER'] ?? ''

@@ -7,7 +7,8 @@ import OpenAI from 'openai'
 import { FailureError } from '../src/model/failure.ts'
 import { shortest } from '../src/openai/embeddings.ts'
 import type { JsonObject } from '../src/ports.ts'
-import { failing, FakeCatalog, FakeModel, saying, startOpenAi, tokensOf, until, type StartedServer } from './openai-kit.ts'
+import { failing, FakeCatalog, FakeModel, saying, startOpenAi, tokensOf, type StartedServer } from './openai-kit.ts'
+import { until } from './until.ts'
 
 const call = '<tool_call>\n{"name": "look", "arguments": {"city": "Paris"}}\n</tool_call>'
 const asked: JsonObject[] = []
@@ -142,7 +143,7 @@ test('a client of either API that leaves ends the worker\'s request', async () =
     })
     await response.body?.getReader().read()
     leaving.abort()
-    await until(() => plain.ended === before + 1, `the end of ${path}`)
+    await until(`the end of ${path}`, () => plain.ended === before + 1)
   }
 })
 

@@ -4,7 +4,8 @@ import { after, before, test } from 'node:test'
 import OpenAI, { APIError, BadRequestError, InternalServerError, NotFoundError, RateLimitError } from 'openai'
 import { FailureError } from '../src/model/failure.ts'
 import { FrontendMetrics } from '../src/openai/frontend-metrics.ts'
-import { failing, FakeCatalog, FakeModel, saying, sayingAndWaiting, startOpenAi, tokensOf, until, type StartedServer } from './openai-kit.ts'
+import { failing, FakeCatalog, FakeModel, saying, sayingAndWaiting, startOpenAi, tokensOf, type StartedServer } from './openai-kit.ts'
+import { until } from './until.ts'
 
 let started: StartedServer
 let client: OpenAI
@@ -92,13 +93,13 @@ test('a client that aborts ends the worker\'s request', async () => {
     assert.equal(chunk.choices[0]?.delta.content, 'a')
     break
   }
-  await until(() => model.ended === before + 1, 'the end of the request')
+  await until('the end of the request', () => model.ended === before + 1)
   const whole = new AbortController()
   const pending = client.chat.completions.create({ model: 'org/tiny', messages }, { signal: whole.signal })
-  await until(() => model.calls.at(-1)?.signal.aborted === false, 'the call')
+  await until('the call', () => model.calls.at(-1)?.signal.aborted === false)
   whole.abort()
   await assert.rejects(pending)
-  await until(() => model.ended === before + 2 && started.server.inflight === 0, 'the end of both')
+  await until('the end of both', () => model.ended === before + 2 && started.server.inflight === 0)
 })
 
 test('metrics tell of all of it', async () => {

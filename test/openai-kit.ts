@@ -163,15 +163,6 @@ export async function startOpenAi(catalog: ModelCatalog, options: Partial<OpenAi
   }
 }
 
-/** Resolves when the condition holds. Errors: not within five seconds. */
-export async function until(condition: () => boolean, what: string): Promise<void> {
-  const deadline = Date.now() + 5000
-  while (!condition()) {
-    if (Date.now() > deadline) throw new Error(`never came: ${what}`)
-    await new Promise((resolve) => setImmediate(resolve))
-  }
-}
-
 /** `data:` events of a stream's text; the end mark as the string `[DONE]`. */
 export const eventsOf = (text: string): unknown[] =>
   text.split('\n\n').filter((part) => part.startsWith('data: ')).map((part) => (part === 'data: [DONE]' ? '[DONE]' : JSON.parse(part.slice(6))))

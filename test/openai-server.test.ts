@@ -3,8 +3,9 @@ import assert from 'node:assert/strict'
 import { request as httpRequest } from 'node:http'
 import { after, test } from 'node:test'
 import { FailureError } from '../src/model/failure.ts'
-import { eosId, eventsOf, failing, FakeCatalog, FakeModel, saying, saysNothing, sayingAndWaiting, startOpenAi, tokensOf, until, type Script, type StartedServer } from './openai-kit.ts'
+import { eosId, eventsOf, failing, FakeCatalog, FakeModel, saying, saysNothing, sayingAndWaiting, startOpenAi, tokensOf, type Script, type StartedServer } from './openai-kit.ts'
 import type { OpenAiServerOptions } from '../src/openai/openai-server.ts'
+import { until } from './until.ts'
 
 const servers: StartedServer[] = []
 after(async () => {
@@ -86,13 +87,13 @@ test('stop strings across tokens: text before them only, the worker is told to e
   const { post, model } = await start(sayingAndWaiting('alpha beta STOP gamma'))
   const whole = (await (await post(CHAT, chat({ stop: ['a STO'], nvext: { extra_fields: ['stop_reason'] } }))).json()) as { choices: [{ message: { content: string }; finish_reason: string }]; nvext: object }
   assert.deepEqual([whole.choices[0].message.content, whole.choices[0].finish_reason, whole.nvext], ['alpha bet', 'stop', { stop_reason: 'a STO' }])
-  await until(() => model.ended === 1, 'the end of the first request')
+  await until('the end of the first request', () => model.ended === 1)
   const chunks = chunksOf(await (await post(CHAT, chat({ stop: 'STOP', stream: true }))).text())
   assert.equal(textOf(chunks), 'alpha beta ')
   assert.deepEqual(chunks.at(-1)?.choices[0], { index: 0, delta: {}, finish_reason: 'stop', logprobs: null })
   const included = (await (await post(CHAT, chat({ stop: 'STOP', include_stop_str_in_output: true }))).json()) as typeof whole
   assert.equal(included.choices[0].message.content, 'alpha beta STOP')
-  await until(() => model.ended === 3, 'the end of all requests')
+  await until('the end of all requests', () => model.ended === 3)
 })
 
 test('n answers by the index of the outputs', async () => {
@@ -225,11 +226,11 @@ test('a client that leaves aborts the call and is counted, streaming or not', as
       response.once('data', () => client.destroy())
     })
     client.end(body)
-    await until(() => model.calls.length === before + 1, 'the call')
+    await until('the call', () => model.calls.length === before + 1)
     if (!stream) client.destroy()
-    await until(() => model.ended === before + 1, 'the end of the call')
+    await until('the end of the call', () => model.ended === before + 1)
     assert.equal(model.calls.at(-1)?.signal.aborted, true)
-    await until(() => server.inflight === 0, 'no open request')
+    await until('no open request', () => server.inflight === 0)
   }
 })
 
@@ -250,16 +251,16 @@ test('a reader that takes nothing holds the worker back', async () => {
   })
   response.pause()
   let seen = -1
-  await until(() => {
+  await until('a pause', () => {
     const still = made > 0 && made === seen
     seen = made
     return still
-  }, 'a pause')
+  })
   for (let turn = 0; turn < 50; turn += 1) await new Promise((resolve) => setImmediate(resolve))
   assert.ok(made < 20_000, `stopped after ${made}`)
   response.on('error', () => {})
   client.destroy()
-  await until(() => server.inflight === 0, 'no open request')
+  await until('no open request', () => server.inflight === 0)
 })
 
 test('models: list, one with a slash in its name, unknown with the nearest name, not ready', async () => {

@@ -7,8 +7,8 @@ import { decodeActiveSequences } from '../src/dynamo/wire/active-sequences.ts'
 import type { WireValue } from '../src/dynamo/wire/body.ts'
 import { encodeData } from '../src/dynamo/wire/items.ts'
 import type { Discovery, EventEnvelope, EventPlane, EventPublisher, EventScope, RequestHandler } from '../src/ports.ts'
-import { until } from './discovery-kit.ts'
 import { SmallDeployment } from './standalone-kit.ts'
+import { until } from './until.ts'
 
 /** Delivers at once to everybody; `lose` says what is lost. */
 class Bus {
@@ -59,18 +59,22 @@ afterEach(() => small.close())
 const ask = (more: { readonly [key: string]: WireValue } = {}): WireValue => ({ token_ids: Array.from({ length: 40 }, (_, index) => index), ...more })
 const router = (component: string, ...argv: string[]): Promise<AssembledRouter> => small.router(['--component', component, ...argv], {}, (discovery) => bus.plane(discovery))
 const requestsOf = ({ service }: AssembledRouter): number[] => (service.workers.router?.loads() ?? []).map(({ activeRequests }) => activeRequests)
-const shows = (assembled: AssembledRouter, requests: readonly number[]): Promise<void> =>
+const shows = (assembled: AssembledRouter, requests: readonly number[]): Promise<true> =>
   until(`loads are ${requests.join()}`, () => requestsOf(assembled).join() === requests.join())
 
 /** Answers when it is let go. */
-function holding(): { handler: RequestHandler; letGo(): void } {
+function holding(): { handler: RequestHandler; letGo(): Promise<void> } {
   const waiting: (() => void)[] = []
   return {
     handler: (request, response) => {
       response.writeItem(encodeData({ token_ids: [7] }, request.codec))
       waiting.push(() => { response.writeItem(encodeData({ token_ids: [8], finish_reason: 'length' }, request.codec)); response.end() })
     },
-    letGo: () => { for (const each of waiting.splice(0)) each() },
+    // A booking shows before its request has reached the worker.
+    letGo: async () => {
+      await until('a request is held', () => waiting.length > 0)
+      for (const each of waiting.splice(0)) each()
+    },
   }
 }
 
@@ -85,7 +89,7 @@ test('load of one router is load of the other, of one that comes later too, and 
   const c = await router('c', '--router-replica-sync')
   await shows(c, [1])
   assert.match(await c.metrics.text(), /warmpath_replica_states_total\{step="applied"\} 1/)
-  letGo()
+  await letGo()
   await first
   await shows(b, [0])
   await shows(c, [0])
@@ -97,7 +101,7 @@ test('load of one router is load of the other, of one that comes later too, and 
   await shows(b, [1])
   void second.catch(() => {})
   const gone = a.service.drain()
-  letGo()
+  await letGo()
   await gone
   await shows(b, [0])
   await shows(c, [0])
@@ -112,7 +116,7 @@ test('without the option nothing is shared', async () => {
   const answer = small.call('dynamo.a.generate', ask())
   await shows(a, [1])
   assert.deepEqual(requestsOf(b), [0])
-  letGo()
+  await letGo()
   await answer
 })
 

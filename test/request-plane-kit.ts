@@ -1,5 +1,4 @@
-/** What the tests of the planes share: a clock, a log that says nothing, waiting on conditions. */
-import { setTimeout as sleep } from 'node:timers/promises'
+/** What the tests of the planes share: a clock, a log that says nothing. */
 import type { Clock, Log } from '../src/ports.ts'
 
 /** The process's own time. */
@@ -15,11 +14,3 @@ export const systemClock: Clock = {
 /** Says nothing. */
 export const silentLog: Log = { debug() {}, info() {}, warn() {}, error() {} }
 
-/** Resolves when the condition holds, asked every `everyMs`. Errors: after 5 s. */
-export async function until(condition: () => boolean, everyMs = 2): Promise<void> {
-  const end = performance.now() + 5000
-  while (!condition()) {
-    if (performance.now() > end) throw new Error(`not within 5 s: ${condition.toString()}`)
-    await sleep(everyMs)
-  }
-}

@@ -4,7 +4,6 @@ import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { createServer, type AddressInfo } from 'node:net'
 import { test, type TestContext } from 'node:test'
-import { setTimeout as delay } from 'node:timers/promises'
 import { isSafeNumber, parse } from 'lossless-json'
 import { parse as parseYaml } from 'yaml'
 import { readPolicyProfiles } from '../src/config/policy-profiles.ts'
@@ -26,6 +25,7 @@ import { SelectionService } from '../src/services/selection/selection-service.ts
 import { slotRoutes, SlotTracker } from '../src/services/slots/slot-tracker.ts'
 import { systemClock, systemRandom } from '../src/system-ports.ts'
 import { fixturePath } from './repo-root.ts'
+import { until } from './until.ts'
 
 const log = { debug: () => undefined, info: () => undefined, warn: () => undefined, error: () => undefined }
 const library = new ZmqLibrary(1)
@@ -47,14 +47,6 @@ async function serve(context: TestContext, routes: readonly Route[]): Promise<Ca
     return { status: response.status, body: text === '' ? null : lossless(text) }
   }
   return Object.assign(call, { url })
-}
-
-async function until(what: string, check: () => boolean | Promise<boolean>): Promise<void> {
-  const end = Date.now() + 15_000
-  while (!await check()) {
-    if (Date.now() > end) assert.fail(`not in time: ${what}`)
-    await delay(10)
-  }
 }
 
 async function freePort(): Promise<number> {
@@ -130,7 +122,7 @@ async function queueScript(context: TestContext, item: QueueCase): Promise<void>
       else rejected.push({ label: request.label, status, response: answer })
     }))
   }
-  const settled = async (count: number): Promise<void> => until(`${count} of ${item.config} are answered or wait`, async () => {
+  const settled = (count: number): Promise<true> => until(`${count} of ${item.config} are answered or wait`, async () => {
     const [{ pending_count: waiting }] = (await call('GET', '/loads')).body as [{ pending_count: number }]
     return granted.length + rejected.length + waiting === count
   })

@@ -4,8 +4,8 @@ import { afterEach, beforeEach, test } from 'node:test'
 import { decodeBody, type WireValue } from '../src/dynamo/wire/body.ts'
 import { encodeData } from '../src/dynamo/wire/items.ts'
 import type { JsonObject, RequestHandler } from '../src/ports.ts'
-import { until } from './discovery-kit.ts'
 import { SmallDeployment, failureOf, plainCard, prefillEndpoint, type ScriptedWorker } from './standalone-kit.ts'
+import { until } from './until.ts'
 
 let small: SmallDeployment
 beforeEach(() => { small = new SmallDeployment() })

@@ -6,7 +6,7 @@ import { encodeData, encodeFailureItem } from '../src/dynamo/wire/items.ts'
 import type { Failure } from '../src/model/failure.ts'
 import type { RequestHandler } from '../src/ports.ts'
 import { failureOf, plainCard, SmallDeployment } from './standalone-kit.ts'
-import { until } from './discovery-kit.ts'
+import { until } from './until.ts'
 
 let small: SmallDeployment
 beforeEach(() => { small = new SmallDeployment() })

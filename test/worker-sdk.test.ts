@@ -17,6 +17,7 @@ import {
   type Client, type DistributedRuntime, type Endpoint, type RuntimeOptions, type WireValue,
 } from '../src/worker.ts'
 import { fixturePath } from './repo-root.ts'
+import { until } from './until.ts'
 
 const log: Log = { debug() {}, info() {}, warn() {}, error() {} }
 const runtimes: DistributedRuntime[] = []
@@ -42,14 +43,6 @@ async function pair(env?: RuntimeOptions['env']): Promise<{ worker: DistributedR
       await client.waitForInstances({ timeoutMs: 5000 })
       return client
     },
-  }
-}
-
-async function until(what: string, condition: () => boolean | Promise<boolean>): Promise<void> {
-  const end = performance.now() + 5000
-  while (!await condition()) {
-    assert.ok(performance.now() < end, `not within 5 s: ${what}`)
-    await new Promise((resolve) => setTimeout(resolve, 2))
   }
 }
 

@@ -5,9 +5,10 @@ import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { apiKeyLine, createApiKey } from '../../src/openai/api-keys.ts'
 import { repoRoot } from '../../test/repo-root.ts'
-import { freePort, until, type Deployment } from '../deployment.ts'
+import { freePort, type Deployment } from '../deployment.ts'
 import { echoWorker, modelNames, ourFrontend, type EchoWorker } from '../echo-worker.ts'
 import type { Scenario } from '../scenario.ts'
+import { until } from '../../test/until.ts'
 
 const models = ['plain', 'tools,tool=hermes', 'thinks,reasoning=deepseek_r1', 'vectors,embed=tokens']
 

@@ -2,9 +2,10 @@
 import assert from 'node:assert/strict'
 import Anthropic from '@anthropic-ai/sdk'
 import OpenAI from 'openai'
-import { until, type Deployment } from '../deployment.ts'
+import { type Deployment } from '../deployment.ts'
 import { echoWorker, modelNames, ourFrontend, realFrontend } from '../echo-worker.ts'
 import type { Scenario } from '../scenario.ts'
+import { until } from '../../test/until.ts'
 
 type Fields = Readonly<Record<string, unknown>>
 

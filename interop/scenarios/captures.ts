@@ -4,8 +4,9 @@ import { differences, unexplained } from '../captures/compare.ts'
 import { expand, readCaptures, type Outcome } from '../captures/capture.ts'
 import { improvements, playOptions, textCaptures } from '../captures/improvements.ts'
 import { Player, type Played } from '../captures/player.ts'
-import { freePort, until, type Deployment } from '../deployment.ts'
+import { freePort, type Deployment } from '../deployment.ts'
 import type { Scenario } from '../scenario.ts'
+import { until } from '../../test/until.ts'
 
 /** Improvements of every answer: it names its request, and where waiting helps it says for how long. */
 function withoutOwnHeaders(ours: Outcome, recorded: Outcome): Outcome {

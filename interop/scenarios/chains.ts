@@ -3,9 +3,10 @@ import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { repoRoot } from '../../test/repo-root.ts'
-import { cliPath, freePort, generateRequest, until, type Deployment } from '../deployment.ts'
+import { cliPath, freePort, generateRequest, type Deployment } from '../deployment.ts'
 import { routerEndpoint, workerOf, type OverlapAnswer, type Scenario } from '../scenario.ts'
 import { ready } from './endpoints.ts'
+import { until } from '../../test/until.ts'
 
 async function chat(port: number, content: string, stream: boolean): Promise<{ status: number; body: string }> {
   const response = await fetch(`http://127.0.0.1:${port}/v1/chat/completions`, {

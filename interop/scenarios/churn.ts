@@ -3,9 +3,10 @@ import assert from 'node:assert/strict'
 import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { repoRoot } from '../../test/repo-root.ts'
-import { freePort, generateRequest, until, type Deployment, type Managed } from '../deployment.ts'
+import { freePort, generateRequest, type Deployment, type Managed } from '../deployment.ts'
 import { randomTokens, routerEndpoint, seeded, type Scenario } from '../scenario.ts'
 import { ready } from './endpoints.ts'
+import { until } from '../../test/until.ts'
 
 interface Reading {
   readonly count: number

@@ -3,8 +3,9 @@
  * in every one of them: an answer with all its tokens whenever a live worker could have given it, hand-over and ranks that fit, nothing booked afterwards.
  */
 import assert from 'node:assert/strict'
-import { freePort, until, type Deployment, type WorkerEvent } from '../deployment.ts'
+import { freePort, type Deployment, type WorkerEvent } from '../deployment.ts'
 import { seeded, type Scenario } from '../scenario.ts'
+import { until } from '../../test/until.ts'
 
 const flavours = ['vllm', 'trtllm', 'sglang', 'sglang-advertised'] as const
 type Flavour = (typeof flavours)[number]

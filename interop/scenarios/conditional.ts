@@ -1,7 +1,8 @@
 /** Stages that are skipped and sessions that stay: our frontend beside the real one on the same workers, and our two-stage router behind the real one. */
 import assert from 'node:assert/strict'
-import { freePort, generateRequest, until, type Deployment, type Managed, type WorkerEvent } from '../deployment.ts'
+import { freePort, generateRequest, type Deployment, type Managed, type WorkerEvent } from '../deployment.ts'
 import { routerEndpoint, type OutputMap, type Scenario } from '../scenario.ts'
+import { until } from '../../test/until.ts'
 
 type Worker = Awaited<ReturnType<Deployment['worker']>>
 type Request = Readonly<Record<string, unknown>>

@@ -1,7 +1,8 @@
 /** Two stages inside our router, over real mockers and scripted workers of every flavour. */
 import assert from 'node:assert/strict'
-import { generateRequest, until, type Deployment, type Driver, type WorkerEvent } from '../deployment.ts'
+import { generateRequest, type Deployment, type Driver, type WorkerEvent } from '../deployment.ts'
 import { routerEndpoint, workerOf, type OutputMap, type Scenario } from '../scenario.ts'
+import { until } from '../../test/until.ts'
 
 const target = ['--endpoint', 'dynamo.backend.generate', '--prefill-endpoint', 'dynamo.prefill.generate'] as const
 const prompt = Array.from({ length: 96 }, (_, index) => (index * 7) % 500)

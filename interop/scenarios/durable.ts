@@ -4,11 +4,12 @@ import { existsSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { connect } from '@nats-io/transport-node'
 import { jetstreamManager } from '@nats-io/jetstream'
-import { freePort, generateRequest, until, type Deployment, type Driver, type Managed } from '../deployment.ts'
+import { freePort, generateRequest, type Deployment, type Driver, type Managed } from '../deployment.ts'
 import type { OlderVersion } from '../dynamo-venv.ts'
 import { startNats } from './nats-process.ts'
 import { randomTokens, routerEndpoint, seeded, workerOf, type OverlapAnswer, type Scenario } from '../scenario.ts'
 import { etcdEnv, natsEnv } from './planes.ts'
+import { until } from '../../test/until.ts'
 
 type Env = NodeJS.ProcessEnv
 

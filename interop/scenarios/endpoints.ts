@@ -1,7 +1,8 @@
 /** The three endpoints through the real Python client: streaming, codecs, identity, cancel, errors. */
 import assert from 'node:assert/strict'
-import { generateRequest, until, type Deployment, type Driver, type WorkerEvent } from '../deployment.ts'
+import { generateRequest, type Deployment, type Driver, type WorkerEvent } from '../deployment.ts'
 import { routerEndpoint, workerOf, type OutputMap, type OverlapAnswer, type Scenario } from '../scenario.ts'
+import { until } from '../../test/until.ts'
 
 const target = ['--endpoint', 'dynamo.backend.generate', '--router-block-size', '16'] as const
 const prompt = Array.from({ length: 64 }, (_, index) => 100 + index)

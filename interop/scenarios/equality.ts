@@ -5,8 +5,9 @@
  * requests through both.
  */
 import assert from 'node:assert/strict'
-import { generateRequest, until, type Deployment, type Driver, type Managed } from '../deployment.ts'
+import { generateRequest, type Deployment, type Driver, type Managed } from '../deployment.ts'
 import { randomTokens, routerEndpoint, seeded, workerOf, type OverlapAnswer, type Scenario } from '../scenario.ts'
+import { until } from '../../test/until.ts'
 
 const ours = { generate: 'dynamo.ours.generate', bestWorkerId: 'dynamo.ours.best_worker_id', overlapScores: 'dynamo.ours.get_overlap_scores' } as const
 const target = ['--endpoint', 'dynamo.backend.generate', '--router-block-size', '16'] as const

@@ -4,10 +4,11 @@ import { spawnSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { repoRoot } from '../../test/repo-root.ts'
-import { freePort, generateRequest, parseLossless, until, type Deployment, type Managed } from '../deployment.ts'
+import { freePort, generateRequest, parseLossless, type Deployment, type Managed } from '../deployment.ts'
 import { httpPortOf } from './equality.ts'
 import { startNats } from './nats-process.ts'
 import { routerEndpoint, workerOf, type OverlapAnswer, type Scenario } from '../scenario.ts'
+import { until } from '../../test/until.ts'
 
 const prompt = Array.from({ length: 64 }, (_, index) => 300 + index)
 

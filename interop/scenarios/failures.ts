@@ -1,8 +1,9 @@
 /** Workers that die, hang or lie about their block size. */
 import assert from 'node:assert/strict'
-import { generateRequest, until, type Deployment } from '../deployment.ts'
+import { generateRequest, type Deployment } from '../deployment.ts'
 import { routerEndpoint, workerOf, type OutputMap, type OverlapAnswer, type Scenario } from '../scenario.ts'
 import { ready } from './endpoints.ts'
+import { until } from '../../test/until.ts'
 
 const target = ['--endpoint', 'dynamo.backend.generate', '--router-block-size', '16'] as const
 const prompt = Array.from({ length: 48 }, (_, index) => 200 + index)

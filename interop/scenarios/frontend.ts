@@ -4,8 +4,9 @@ import { spawnSync } from 'node:child_process'
 import { join } from 'node:path'
 import OpenAI from 'openai'
 import { repoRoot } from '../../test/repo-root.ts'
-import { freePort, until, type Deployment, type Managed, type WorkerEvent } from '../deployment.ts'
+import { freePort, type Deployment, type Managed, type WorkerEvent } from '../deployment.ts'
 import type { Scenario } from '../scenario.ts'
+import { until } from '../../test/until.ts'
 
 type Answer = { readonly status: number; readonly headers: Headers; readonly body: string }
 

@@ -2,10 +2,11 @@
 import assert from 'node:assert/strict'
 import { cpSync, mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { freePort, generateRequest, until, type Deployment, type Driver } from '../deployment.ts'
+import { freePort, generateRequest, type Deployment, type Driver } from '../deployment.ts'
 import type { OlderVersion } from '../dynamo-venv.ts'
 import { etcdEnv, natsEnv } from './planes.ts'
 import { randomTokens, routerEndpoint, seeded, workerOf, type OutputMap, type OverlapAnswer, type Scenario } from '../scenario.ts'
+import { until } from '../../test/until.ts'
 
 const target = ['--endpoint', 'dynamo.backend.generate', '--router-block-size', '16'] as const
 

@@ -2,8 +2,9 @@
 import assert from 'node:assert/strict'
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { freePort, until, type Deployment, type Managed } from '../deployment.ts'
+import { freePort, type Deployment, type Managed } from '../deployment.ts'
 import type { Scenario } from '../scenario.ts'
+import { until } from '../../test/until.ts'
 
 /** Prompts below 100 tokens with a tight target go to the first pool of each kind, others to the second; high priority to the third. */
 const pools = {

@@ -4,8 +4,9 @@
  */
 import assert from 'node:assert/strict'
 import { RealKube, kubeApiServer } from '../../test/kube-server.ts'
-import { generateRequest, until, type Deployment } from '../deployment.ts'
+import { generateRequest, type Deployment } from '../deployment.ts'
 import { routerEndpoint, workerOf, type OverlapAnswer, type Scenario } from '../scenario.ts'
+import { until } from '../../test/until.ts'
 
 const labels = { 'nvidia.com/dynamo-discovery-backend': 'kubernetes', 'nvidia.com/dynamo-discovery-enabled': 'true' }
 const slices = '/apis/discovery.k8s.io/v1/namespaces/default/endpointslices'

@@ -6,8 +6,9 @@
 import assert from 'node:assert/strict'
 import { setTimeout as delay } from 'node:timers/promises'
 import { Agent, request } from 'undici'
-import { freePort, until, type Deployment, type Managed } from '../deployment.ts'
+import { freePort, type Deployment, type Managed } from '../deployment.ts'
 import { seeded, type Scenario } from '../scenario.ts'
+import { until } from '../../test/until.ts'
 
 type Stage = 'prefill' | 'decode'
 

@@ -1,7 +1,8 @@
 /** Router modes beside `kv`, and LoRA adapters: our frontend beside the real one, on the same workers. */
 import assert from 'node:assert/strict'
-import { freePort, until, type Deployment, type Managed, type WorkerEvent } from '../deployment.ts'
+import { freePort, type Deployment, type Managed, type WorkerEvent } from '../deployment.ts'
 import type { Scenario } from '../scenario.ts'
+import { until } from '../../test/until.ts'
 
 type Worker = Awaited<ReturnType<Deployment['worker']>>
 type Routing = Readonly<Record<string, unknown>>

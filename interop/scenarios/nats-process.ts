@@ -1,7 +1,8 @@
 /** A real nats-server for a scenario. */
 import { spawnSync } from 'node:child_process'
 import { join } from 'node:path'
-import { until, type Deployment, type Managed } from '../deployment.ts'
+import { type Deployment, type Managed } from '../deployment.ts'
+import { until } from '../../test/until.ts'
 
 /** Starts nats-server with JetStream in a folder of the deployment, again at the same port when asked. */
 export async function startNats(deployment: Deployment, port: number, label = 'nats'): Promise<Managed> {

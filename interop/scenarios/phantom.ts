@@ -1,8 +1,9 @@
 /** Blocks that are credited to a worker that does not hold them: gone within 2 s of the first sign. */
 import assert from 'node:assert/strict'
-import { generateRequest, until, type Deployment, type Driver } from '../deployment.ts'
+import { generateRequest, type Deployment, type Driver } from '../deployment.ts'
 import { cleared, ScriptedSource, storedPrompt } from '../scripted-source.ts'
 import { randomTokens, routerEndpoint, seeded, workerOf, type OverlapAnswer, type Scenario } from '../scenario.ts'
+import { until } from '../../test/until.ts'
 
 const target = ['--endpoint', 'dynamo.backend.generate', '--router-block-size', '16'] as const
 const limitMs = 2000
@@ -112,7 +113,6 @@ async function clearedWhileIdle(deployment: Deployment): Promise<void> {
   })
 }
 
-/** Nobody is called, and the worker is gone: the quiet check reaches nobody. */
 /** After a long rest a clear is lost: the first answer that reports less in the cache than was credited is the sign. */
 async function clearedAfterRest(deployment: Deployment): Promise<void> {
   await withSource(deployment, async (source, driver) => {
@@ -137,6 +137,7 @@ async function clearedAfterRest(deployment: Deployment): Promise<void> {
   })
 }
 
+/** Nobody is called, and the worker is gone: the quiet check reaches nobody. */
 async function goneWhileIdle(deployment: Deployment): Promise<void> {
   await withSource(deployment, async (source, driver) => {
     await fill(source, driver, [prompt(31)])
@@ -150,6 +151,6 @@ export const phantomScenarios: readonly Scenario[] = [
   { name: 'phantom-blocks-restart', run: restartedInPlace },
   { name: 'phantom-blocks-new-count', run: countsAnew },
   { name: 'phantom-blocks-cleared', run: clearedWhileIdle },
-  { name: 'phantom-blocks-gone', run: goneWhileIdle },
   { name: 'phantom-blocks-reported', run: clearedAfterRest },
+  { name: 'phantom-blocks-gone', run: goneWhileIdle },
 ]

@@ -5,10 +5,11 @@ import { mkdir, rename, utimes, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { repoRoot } from '../../test/repo-root.ts'
 import { encodeFileKey } from '../../src/dynamo/discovery/file-key.ts'
-import { freePort, generateRequest, until, type Deployment, type Driver, type Managed } from '../deployment.ts'
+import { freePort, generateRequest, type Deployment, type Driver, type Managed } from '../deployment.ts'
 import { routerEndpoint, workerOf, type OutputMap, type OverlapAnswer, type Scenario } from '../scenario.ts'
 import { EtcdProcess } from './etcd.ts'
 import { startNats } from './nats-process.ts'
+import { until } from '../../test/until.ts'
 
 const prompt = Array.from({ length: 64 }, (_, index) => 100 + index)
 const target = ['--endpoint', 'dynamo.backend.generate', '--router-block-size', '16'] as const

@@ -2,8 +2,9 @@
 import assert from 'node:assert/strict'
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { freePort, generateRequest, until, type Deployment } from '../deployment.ts'
+import { freePort, generateRequest, type Deployment } from '../deployment.ts'
 import { randomTokens, routerEndpoint, seeded, workerOf, type Scenario } from '../scenario.ts'
+import { until } from '../../test/until.ts'
 
 const streams = 4
 

@@ -3,9 +3,10 @@ import assert from 'node:assert/strict'
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
-import { generateRequest, until, type CallResult, type Deployment, type Driver, type WorkerEvent } from '../deployment.ts'
+import { generateRequest, type CallResult, type Deployment, type Driver, type WorkerEvent } from '../deployment.ts'
 import { randomTokens, seeded, workerOf, type OutputMap, type Scenario } from '../scenario.ts'
 import { ready } from './endpoints.ts'
+import { until } from '../../test/until.ts'
 
 const policy = `
 default_policy_family: std

@@ -1,11 +1,12 @@
 /** Several routers over the same workers: load that each holds is seen by all, ours and Dynamo's, on both event planes. */
 import assert from 'node:assert/strict'
 import { setTimeout as delay } from 'node:timers/promises'
-import { freePort, generateRequest, until, type Deployment, type Driver, type Managed } from '../deployment.ts'
+import { freePort, generateRequest, type Deployment, type Driver, type Managed } from '../deployment.ts'
 import type { OlderVersion } from '../dynamo-venv.ts'
 import { randomTokens, routerEndpoint, seeded, workerOf, type OverlapAnswer, type Scenario } from '../scenario.ts'
 import { httpPortOf } from './equality.ts'
 import { startNats } from './nats-process.ts'
+import { until } from '../../test/until.ts'
 
 const target = ['--endpoint', 'dynamo.backend.generate', '--router-block-size', '16'] as const
 const sync = [...target, '--router-replica-sync'] as const

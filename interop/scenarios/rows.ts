@@ -3,8 +3,9 @@
  * and migration off. `docs/compatibility.md` says what is expected.
  */
 import assert from 'node:assert/strict'
-import { freePort, until, type Deployment, type Managed } from '../deployment.ts'
+import { freePort, type Deployment, type Managed } from '../deployment.ts'
 import type { Scenario } from '../scenario.ts'
+import { until } from '../../test/until.ts'
 
 type Worker = Awaited<ReturnType<Deployment['worker']>>
 

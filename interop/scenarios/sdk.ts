@@ -4,9 +4,10 @@ import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { stripVTControlCharacters } from 'node:util'
 import { ConnectionTimeout, Context, createRuntime, DynamoError, InvalidArgument, type Client, type WireValue } from '../../src/worker.ts'
-import { freePort, generateRequest, until, type Deployment, type Driver, type Managed, type WorkerEvent } from '../deployment.ts'
+import { freePort, generateRequest, type Deployment, type Driver, type Managed, type WorkerEvent } from '../deployment.ts'
 import { randomTokens, routerEndpoint, seeded, workerOf, type OutputMap, type OverlapAnswer, type Scenario } from '../scenario.ts'
 import type { SdkWorkerSettings } from '../sdk-worker.ts'
+import { until } from '../../test/until.ts'
 
 const script = join(dirname(dirname(fileURLToPath(import.meta.url))), 'sdk-worker.js')
 const target = ['--endpoint', 'dynamo.backend.generate', '--router-block-size', '16'] as const

@@ -1,7 +1,7 @@
 /** Prompts of a differential run, and the engines that tell both services what they hold. */
-import { until } from '../deployment.ts'
 import type { EngineSocket } from '../engine-socket.ts'
 import { call, type Body, type Dice, type Side } from './selection-sides.ts'
+import { until } from '../../test/until.ts'
 
 export const blockSize = 4
 export const model = 'm'

@@ -1,7 +1,8 @@
 /** The two selection services of a differential run: how they are started, asked and compared, and the dice that choose what is asked. */
 import { request, type ClientRequest } from 'node:http'
-import { parseLossless, freePort, until, type Deployment } from '../deployment.ts'
+import { parseLossless, freePort, type Deployment } from '../deployment.ts'
 import { stringifyJson } from '../../src/dynamo/wire/json.ts'
+import { until } from '../../test/until.ts'
 
 /** A JSON object; integers beyond 2^53 are bigints. */
 export type Body = Record<string, unknown>

@@ -2,8 +2,9 @@
 import assert from 'node:assert/strict'
 import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { generateRequest, until, type Deployment, type Driver } from '../deployment.ts'
+import { generateRequest, type Deployment, type Driver } from '../deployment.ts'
 import { routerEndpoint, workerOf, type OverlapAnswer, type Scenario } from '../scenario.ts'
+import { until } from '../../test/until.ts'
 
 const prompts = Array.from({ length: 6 }, (_, index) => Array.from({ length: 64 }, (_each, position) => (index * 64 + position) % 500))
 

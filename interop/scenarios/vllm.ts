@@ -7,8 +7,9 @@ import { spawnSync } from 'node:child_process'
 import { cpSync } from 'node:fs'
 import { join } from 'node:path'
 import { repoRoot } from '../../test/repo-root.ts'
-import { freePort, until, type Deployment, type Managed } from '../deployment.ts'
+import { freePort, type Deployment, type Managed } from '../deployment.ts'
 import type { Scenario } from '../scenario.ts'
+import { until } from '../../test/until.ts'
 
 const kvTransfer = '{"kv_connector":"NixlConnector","kv_role":"kv_both","kv_buffer_device":"cpu"}'
 

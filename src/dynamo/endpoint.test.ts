@@ -1,13 +1,15 @@
 /** Goal: typed endpoints keep pace with slow readers, end on every signal and say what they cannot write or read. */
+import { setTimeout as delay } from 'node:timers/promises'
 import assert from 'node:assert/strict'
 import { afterEach, test } from 'node:test'
 import { FailureError, type Failure } from '../model/failure.ts'
 import type { InstanceRecord } from '../ports.ts'
-import { silentLog, systemClock, until } from '../../test/request-plane-kit.ts'
+import { silentLog, systemClock } from '../../test/request-plane-kit.ts'
 import { callStream, serveStream, type ItemForm, type StreamHandler } from './endpoint.ts'
 import { createTcpRequestClient, type TcpRequestClient } from './request-plane/tcp-client.ts'
 import { createTcpRequestServer, type TcpRequestServer } from './request-plane/tcp-server.ts'
 import type { WireValue } from './wire/body.ts'
+import { until } from '../../test/until.ts'
 
 const endpoint = { namespace: 'test', component: 'backend', endpoint: 'generate' }
 const cleanup: (() => Promise<void>)[] = []
@@ -46,11 +48,12 @@ test('a slow reader holds the generator back and misses nothing', async () => {
   const values = callStream(client, instance, null)
   await values.next()
   let seen = -1
-  await until(() => {
+  await until(async () => {
+    await delay(50)
     const still = made === seen
     seen = made
     return still
-  }, 50)
+  })
   assert.ok(made < 400, `${made} values were made for a reader that took one`)
   let expected = 1
   for await (const value of values) {

@@ -8,6 +8,7 @@ import type { Log } from '../ports.ts'
 import { loadPolicy, PolicyFileError } from './load-policy.ts'
 import { openPolicies, PolicyFiles } from './policy-files.ts'
 import { PolicyReports } from './policy-reports.ts'
+import { until } from '../../test/until.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'warmpath-policy-'))
 after(() => rmSync(folder, { recursive: true, force: true }))
@@ -22,14 +23,6 @@ const lines: string[] = []
 const write = (level: string) => (_fields: object, message: string): void => { lines.push(`${level} ${message}`) }
 const log: Log = { debug: write('debug'), info: write('info'), warn: write('warn'), error: write('error') }
 const scoreOf = (policy: object): unknown => (policy as { score(candidate: unknown, request: unknown): unknown }).score({}, {})
-
-async function until(what: string, check: () => boolean): Promise<void> {
-  const end = Date.now() + 8000
-  while (!check()) {
-    assert.ok(Date.now() < end, `not in time: ${what}\n${lines.join('\n')}`)
-    await new Promise((resolve) => setTimeout(resolve, 10))
-  }
-}
 
 async function refusal(path: string): Promise<string> {
   const error: unknown = await loadPolicy(path).then(() => assert.fail('it loaded'), (thrown: unknown) => thrown)

@@ -6,10 +6,11 @@ import { after, before, describe, it } from 'node:test'
 import type { TestContext } from 'node:test'
 import { Etcd3 } from 'etcd3'
 import { Recorder, discoveryContract, started } from '../../../test/discovery-contract.ts'
-import { EtcdServer, etcdMissing, freePort, rememberingLog, systemClock, until } from '../../../test/discovery-kit.ts'
+import { EtcdServer, etcdMissing, freePort, rememberingLog, systemClock } from '../../../test/discovery-kit.ts'
 import type { Bucket } from '../../ports.ts'
 import { EtcdDiscovery } from './etcd-discovery.ts'
 import type { EtcdBackendOptions } from './discovery-options.ts'
+import { until } from '../../../test/until.ts'
 
 const skip = etcdMissing()
 const bucket: Bucket = 'v1/instances'

@@ -4,11 +4,12 @@ import { readFileSync } from 'node:fs'
 import { describe, it, type TestContext } from 'node:test'
 import { Etcd3 } from 'etcd3'
 import { Recorder, started } from '../../../test/discovery-contract.ts'
-import { EtcdServer, etcdMissing, rememberingLog, systemClock, until } from '../../../test/discovery-kit.ts'
+import { EtcdServer, etcdMissing, rememberingLog, systemClock } from '../../../test/discovery-kit.ts'
 import { fixturePath } from '../../../test/repo-root.ts'
 import type { Bucket } from '../../ports.ts'
 import { discoveryOptionsFromEnv, type EtcdBackendOptions } from './discovery-options.ts'
 import { EtcdDiscovery } from './etcd-discovery.ts'
+import { until } from '../../../test/until.ts'
 
 const skip = etcdMissing()
 const bucket: Bucket = 'v1/instances'

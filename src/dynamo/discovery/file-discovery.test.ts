@@ -7,9 +7,10 @@ import { test } from 'node:test'
 import type { TestContext } from 'node:test'
 import type { Bucket } from '../../ports.ts'
 import { Recorder, discoveryContract, started } from '../../../test/discovery-contract.ts'
-import { FakeClock, rememberingLog, systemClock, until } from '../../../test/discovery-kit.ts'
+import { FakeClock, rememberingLog, systemClock } from '../../../test/discovery-kit.ts'
 import { FileDiscovery } from './file-discovery.ts'
 import { encodeFileKey } from './file-key.ts'
+import { until } from '../../../test/until.ts'
 
 const bucket: Bucket = 'v1/instances'
 const newRoot = (): Promise<string> => mkdtemp(join(tmpdir(), 'warmpath-discovery-'))

@@ -2,13 +2,14 @@
 import assert from 'node:assert/strict'
 import { after, before, test } from 'node:test'
 import { Recorder, discoveryContract, started } from '../../../test/discovery-contract.ts'
-import { rememberingLog, systemClock, until } from '../../../test/discovery-kit.ts'
+import { rememberingLog, systemClock } from '../../../test/discovery-kit.ts'
 import { KubeDouble, type KubeServer } from '../../../test/kube-double.ts'
 import { RealKube, kubeApiServer } from '../../../test/kube-server.ts'
 import type { Bucket } from '../../ports.ts'
 import { discoveryOptionsFromEnv } from './discovery-options.ts'
 import { KubeDiscovery } from './kube-discovery.ts'
 import { instanceIdOfName } from './pod-hash.ts'
+import { until } from '../../../test/until.ts'
 
 const bucket: Bucket = 'v1/instances'
 const labels = { 'nvidia.com/dynamo-discovery-backend': 'kubernetes', 'nvidia.com/dynamo-discovery-enabled': 'true' }

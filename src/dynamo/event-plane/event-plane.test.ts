@@ -4,7 +4,7 @@ import { readFileSync } from 'node:fs'
 import fc from 'fast-check'
 import { after, afterEach, test } from 'node:test'
 import * as zmq from 'zeromq'
-import { rememberingLog, systemClock, until } from '../../../test/discovery-kit.ts'
+import { rememberingLog, systemClock } from '../../../test/discovery-kit.ts'
 import { NatsDouble } from '../../../test/nats-double.ts'
 import { fixturePath } from '../../../test/repo-root.ts'
 import type { EventEnvelope, EventScope } from '../../ports.ts'
@@ -17,6 +17,7 @@ import { eventSubject } from './event-keys.ts'
 import { decodeMessage } from './nats-event-plane.ts'
 import { RecentMessages } from './recent-messages.ts'
 import { parseBrokerUrl } from './zmq-broker.ts'
+import { until } from '../../../test/until.ts'
 
 const scope: EventScope = { namespace: 'dyn.a', component: 'backend', endpoint: 'generate' }
 const cleanup: (() => Promise<void> | void)[] = []

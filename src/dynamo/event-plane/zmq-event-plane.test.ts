@@ -2,13 +2,14 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import type { TestContext } from 'node:test'
 import * as zmq from 'zeromq'
-import { rememberingLog, systemClock, until } from '../../../test/discovery-kit.ts'
+import { rememberingLog, systemClock } from '../../../test/discovery-kit.ts'
 import type { EndpointId, EventEnvelope } from '../../ports.ts'
 import { systemRandom } from '../../system-ports.ts'
 import { MemoryDiscovery, MemoryStore } from '../discovery/memory-discovery.ts'
 import { encodeEventFrames } from './envelope.ts'
 import { eventKey, scopeValue } from './event-keys.ts'
 import { createZmqEventPlane } from './zmq-event-plane.ts'
+import { until } from '../../../test/until.ts'
 
 const scope: EndpointId = { namespace: 'dyn', component: 'backend', endpoint: 'generate' }
 

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import type { TestContext } from 'node:test'
-import { rememberingLog, systemClock, until } from '../../../test/discovery-kit.ts'
+import { rememberingLog, systemClock } from '../../../test/discovery-kit.ts'
 import { hashListOf, hashesToBigints } from '../../model/hash-list.ts'
 import type { RouterEvent } from '../../model/kv-event.ts'
 import type { WorkerRank } from '../../model/worker.ts'
@@ -19,6 +19,7 @@ import type { KvEventPublisher } from './kv-event-publisher.ts'
 import type { KvChange } from './kv-event-log.ts'
 import { createKvStateFollower } from './kv-state-follower.ts'
 import type { KvStateLimits } from './kv-state-follower.ts'
+import { until } from '../../../test/until.ts'
 
 const endpoint = { namespace: 'dyn', component: 'backend', endpoint: 'generate' }
 const signal = () => AbortSignal.timeout(5000)
@@ -74,8 +75,8 @@ async function machines(t: TestContext) {
     const client = createTcpRequestClient({ clock: systemClock, log, host: '127.0.0.1' })
     await client.start(signal())
     t.after(() => client.close())
-    const lossy: EventPlane = {
     const resumed: (() => void)[] = []
+    const lossy: EventPlane = {
       kind: plane.kind, publisher: plane.publisher, close: plane.close,
       subscribe: (scope, topic, listener, onResumed) => {
         if (onResumed !== undefined) resumed.push(onResumed)
@@ -155,7 +156,6 @@ test('a dropped batch is fetched from the worker, also when nothing follows it',
   assert.ok(publisher.stats.replays > 0)
 })
 
-test('a restarted source begins anew; a vanished one loses its blocks', async (t) => {
 test('an answer with less in the cache than expected has the source asked at once, and so has a plane that is back', async (t) => {
   const { worker, router } = await machines(t)
   const rank = { workerId: 7n, dpRank: 0 }
@@ -197,6 +197,7 @@ test('a live-only source whose worker finds nothing of what is expected loses it
   await until('what comes next counts', () => sink.blocksOf(rank).has(2n))
 })
 
+test('a restarted source begins anew; a vanished one loses its blocks', async (t) => {
   const { worker, router } = await machines(t)
   const rank = { workerId: 7n, dpRank: 0 }
   const { publisher } = await worker(7n)

@@ -6,10 +6,11 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, it, type TestContext } from 'node:test'
 import { nkeys } from '@nats-io/transport-node'
-import { freePort, rememberingLog, systemClock, until } from '../../../test/discovery-kit.ts'
+import { freePort, rememberingLog, systemClock } from '../../../test/discovery-kit.ts'
 import { fixturePath } from '../../../test/repo-root.ts'
 import { NatsLink } from './nats-link.ts'
 import { natsSettingsOf, type NatsVariables } from './nats-settings.ts'
+import { until } from '../../../test/until.ts'
 
 const file = (name: string): string => fixturePath('tls', name)
 const unset: NatsVariables = {

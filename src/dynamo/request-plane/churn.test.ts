@@ -1,12 +1,13 @@
 /** Goal: whatever both sides do, and when, every call is told exactly one end and nothing stays open. Method: random acts on many calls at once. */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { silentLog, systemClock, until } from '../../../test/request-plane-kit.ts'
+import { silentLog, systemClock } from '../../../test/request-plane-kit.ts'
 import type { Failure } from '../../model/failure.ts'
 import type { ResponseWriter } from '../../ports.ts'
 import { encodeData } from '../wire/items.ts'
 import { createTcpRequestClient } from './tcp-client.ts'
 import { createTcpRequestServer } from './tcp-server.ts'
+import { until } from '../../../test/until.ts'
 
 const failure: Failure = { class: 'Unavailable', reason: 'backend.unavailable', message: 'given up' }
 const endpoint = { namespace: 'n', component: 'c', endpoint: 'e' }

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict'
 import { connect, createServer, type AddressInfo, type Socket } from 'node:net'
 import { afterEach, test } from 'node:test'
 import { FakeClock } from '../../../test/discovery-kit.ts'
-import { silentLog, systemClock, until } from '../../../test/request-plane-kit.ts'
+import { silentLog, systemClock } from '../../../test/request-plane-kit.ts'
 import type { Failure } from '../../model/failure.ts'
 import { killMessage } from '../wire/envelope.ts'
 import { encodeAck } from '../wire/frames.ts'
@@ -11,6 +11,7 @@ import { encodeData } from '../wire/items.ts'
 import { RequestPool, type RequestConnectionLimits, type SentRequest } from './request-connection.ts'
 import { createTcpRequestClient } from './tcp-client.ts'
 import { createTcpRequestServer } from './tcp-server.ts'
+import { until } from '../../../test/until.ts'
 
 const limits: RequestConnectionLimits = { connectTimeoutMs: 1000, ackTimeoutMs: 1000, idleTimeoutMs: 10_000, connectionsMax: 2, unackedMax: 3, bufferBytesMax: 1000, tls: null }
 const cleanup: (() => Promise<void> | void)[] = []

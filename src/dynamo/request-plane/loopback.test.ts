@@ -1,4 +1,5 @@
 /** Goal: server and client of the TCP request plane understand each other in good times and bad. Method: both over loopback, with typed endpoints on top. */
+import { setTimeout as delay } from 'node:timers/promises'
 import assert from 'node:assert/strict'
 import { connect, createServer, type AddressInfo, type Socket } from 'node:net'
 import { afterEach, test } from 'node:test'
@@ -11,7 +12,8 @@ import { AckAssembler, decodeAck, encodeAck, encodeRequestHead, encodeTwoPart } 
 import { encodeData, finalFrame } from '../wire/items.ts'
 import { createTcpRequestClient, type TcpRequestClient, type TcpRequestClientOptions } from './tcp-client.ts'
 import { createTcpRequestServer, type TcpRequestServer, type TcpRequestServerOptions } from './tcp-server.ts'
-import { silentLog, systemClock, until } from '../../../test/request-plane-kit.ts'
+import { silentLog, systemClock } from '../../../test/request-plane-kit.ts'
+import { until } from '../../../test/until.ts'
 
 const endpoint = { namespace: 'test', component: 'backend', endpoint: 'generate' }
 const instanceId = 0xba5bd5508e098c84n
@@ -325,11 +327,12 @@ test('a slow reader pauses the source, and everything arrives', async () => {
   call.pause()
   await until(() => recorder.told.includes('accepted') && refused > 0)
   const seen = { written: -1 }
-  await until(() => {
+  await until(async () => {
+    await delay(50)
     const still = seen.written === written
     seen.written = written
     return still
-  }, 50)
+  })
   assert.ok(written < total, `${written} items were written for a reader that does not read`)
   call.resume()
   await until(() => recorder.over)

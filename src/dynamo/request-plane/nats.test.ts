@@ -3,7 +3,7 @@ import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import fc from 'fast-check'
 import { after, afterEach, test } from 'node:test'
-import { rememberingLog, until } from '../../../test/discovery-kit.ts'
+import { rememberingLog } from '../../../test/discovery-kit.ts'
 import { NatsDouble, type NatsDoubleOptions } from '../../../test/nats-double.ts'
 import { fixturePath } from '../../../test/repo-root.ts'
 import { silentLog, systemClock } from '../../../test/request-plane-kit.ts'
@@ -19,6 +19,7 @@ import { NatsRequests, type NatsRequestLimits } from './nats-requests.ts'
 import { createNatsRequestServer, type NatsRequestServer } from './nats-server.ts'
 import { createTcpRequestClient, type TcpRequestClient } from './tcp-client.ts'
 import { createTcpRequestServer } from './tcp-server.ts'
+import { until } from '../../../test/until.ts'
 
 const endpoint = { namespace: 'test', component: 'backend', endpoint: 'generate' }
 const instanceId = 0xba5bd5508e098c84n

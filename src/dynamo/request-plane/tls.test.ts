@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict'
 import { connect } from 'node:net'
 import { afterEach, test } from 'node:test'
-import { rememberingLog, until } from '../../../test/discovery-kit.ts'
+import { rememberingLog } from '../../../test/discovery-kit.ts'
 import { fixturePath } from '../../../test/repo-root.ts'
 import { systemClock } from '../../../test/request-plane-kit.ts'
 import { FailureError, type Failure } from '../../model/failure.ts'
@@ -11,6 +11,7 @@ import { callStream, serveStream } from '../endpoint.ts'
 import { createTcpRequestClient, type TcpRequestClient } from './tcp-client.ts'
 import { createTcpRequestServer, type TcpRequestServer } from './tcp-server.ts'
 import { loadTcpTls, plainTcp, type TcpTls, type TcpTlsPaths } from './tcp-tls.ts'
+import { until } from '../../../test/until.ts'
 
 const pem = (name: string): string => fixturePath('tls', name)
 const none: TcpTlsPaths = { cert: null, key: null, clientCa: null, ca: null, clientCert: null, clientKey: null, insecure: false, serverName: null, handshakeTimeoutMs: 1000 }

@@ -21,6 +21,7 @@ import { simulatedModel, type SimulatedRole } from './model-card.ts'
 import { readModelFiles } from '../../worker/model-files.ts'
 import { engineSettings, type EngineSettings } from './settings.ts'
 import { startSimulatedWorker, type SimulatedWorker, type SimulatedWorkerOptions } from './worker.ts'
+import { until } from '../../../test/until.ts'
 
 const log: Log = { debug() {}, info() {}, warn() {}, error() {} }
 const clock = systemClock()
@@ -59,13 +60,6 @@ async function all(stream: AsyncIterable<WireValue>): Promise<JsonObject[]> {
   const values: JsonObject[] = []
   for await (const value of stream) values.push(value as JsonObject)
   return values
-}
-
-async function until(condition: () => boolean): Promise<void> {
-  while (!condition()) {
-    signal.throwIfAborted()
-    await new Promise((resolve) => setTimeout(resolve, 2))
-  }
 }
 
 /** The member at a path; undefined where there is none. */
