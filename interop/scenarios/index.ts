@@ -29,10 +29,11 @@ import { rowScenarios } from './rows.ts'
 import { selectionScenarios } from './selection.ts'
 import { selectionQueueScenarios } from './selection-queues.ts'
 import { sdkScenarios } from './sdk.ts'
+import { goldenScenarios } from './golden.ts'
 import { kubernetesScenarios } from './kubernetes.ts'
 import { stateScenarios } from './state.ts'
 import { vllmScenarios } from './vllm.ts'
 
 export const scenarios: readonly Scenario[] = [
-  ...endpointScenarios, ...failureScenarios, ...equalityScenarios, ...chainScenarios, ...disaggScenarios, ...combinationScenarios, ...conditionalScenarios, ...captureScenarios, ...frontendScenarios, ...modeScenarios, ...rowScenarios, ...apiScenarios, ...apiClientScenarios, ...apiStreamScenarios, ...parserScenarios, ...globalRouterScenarios, ...etcdScenarios, ...churnScenarios, ...loadScenarios, ...queueScenarios, ...policyScenarios, ...replicaScenarios, ...selectionScenarios, ...selectionQueueScenarios, ...sdkScenarios, ...planeScenarios, ...generationScenarios, ...durableScenarios, ...phantomScenarios, ...stateScenarios, ...kubernetesScenarios, ...vllmScenarios,
+  ...endpointScenarios, ...failureScenarios, ...equalityScenarios, ...chainScenarios, ...disaggScenarios, ...combinationScenarios, ...conditionalScenarios, ...captureScenarios, ...frontendScenarios, ...modeScenarios, ...rowScenarios, ...apiScenarios, ...apiClientScenarios, ...apiStreamScenarios, ...parserScenarios, ...globalRouterScenarios, ...etcdScenarios, ...churnScenarios, ...loadScenarios, ...queueScenarios, ...policyScenarios, ...replicaScenarios, ...selectionScenarios, ...selectionQueueScenarios, ...goldenScenarios, ...sdkScenarios, ...planeScenarios, ...generationScenarios, ...durableScenarios, ...phantomScenarios, ...stateScenarios, ...kubernetesScenarios, ...vllmScenarios,
 ]
