@@ -203,8 +203,25 @@ export class DeviceTree {
     let status: ApplyStatus = 'ok'
     let edge = 0
     let end = 0
+    // Chains mostly have neighbouring records, and go last block first. A name that only one record has needs no looking up then.
+    let step = -1
+    let last = store.duplicateNames === 0 ? 0 : -1
     for (let i = 0; i < count; i += 1) {
-      let id = store.firstNamed(hashes[2 * i]! | 0, hashes[2 * i + 1]! | 0)
+      const low = hashes[2 * i]! | 0
+      const high = hashes[2 * i + 1]! | 0
+      if (last > 1) {
+        const base = (last + step) * B.stride
+        if (blocks[base + B.hashLow] === low && blocks[base + B.hashHigh] === high && blocks[base + B.edge] === edge && edge !== 0 && blocks[base + B.depth]! < end) {
+          last += step
+          resolved[i] = last
+          continue
+        }
+      }
+      let id = store.firstNamed(low, high)
+      if (last >= 0) {
+        step = id === last + 1 ? 1 : -1
+        last = id
+      }
       for (; id !== 0; id = store.nextNamed(id)) {
         const base = id * B.stride
         if (blocks[base + B.edge] !== edge) {

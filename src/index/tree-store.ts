@@ -50,6 +50,8 @@ export const cut = { stride: 3, slot: 0, count: 1, next: 2 } as const
 
 /** Edges, splits included, that one event can add. */
 const edgesPerEvent = 4
+/** Names whose places in the table are read ahead: so many lines stay in the cache until they are needed. */
+const touchedMax = 256
 
 const B = block
 const K = content
@@ -75,6 +77,8 @@ export class TreeStore {
   /** Block records whose name was taken when they came; while 0, names are unique. Never lowered below what is true. */
   duplicateNames = 0
   #slots = new Uint32Array(16)
+  /** Where reads go that are made for the memory's sake alone. */
+  touched = 0
 
   constructor(owners: OwnerSets) {
     this.owners = owners
@@ -270,6 +274,7 @@ export class TreeStore {
     let previous = 0
     if (!this.blocks.reserve(this.contents.endAfter(end - from) * B.stride)) throw new RangeError('no memory for the prefix index')
     const blocks = this.blocks.ints
+    if (end - from > 2) this.#touchNames(hashes, from, end)
     for (let i = from; i < end; i += 1) {
       const id = this.contents.allocate()
       const contents = this.contents.ints
@@ -292,6 +297,14 @@ export class TreeStore {
     }
     this.#lastNew = previous
     return first
+  }
+
+  /** Brings the places of these names in the table near. Of so many that they stay near until they are needed. */
+  #touchNames(hashes: Uint32Array, from: number, end: number): void {
+    const until = Math.min(end, from + touchedMax)
+    let touched = 0
+    for (let i = from; i < until; i += 1) touched ^= this.#names.touch(mixHash(hashes[2 * i]! | 0, hashes[2 * i + 1]! | 0, 0))
+    this.touched = touched
   }
 
   #isNamedTwice(hash: number, low: number, high: number): boolean {
@@ -428,6 +441,11 @@ export class TreeStore {
     const words = this.blocks.ints
     const first = this.edges.ints[base + E.head]!
     let last = first
+    let touched = 0
+    for (let id = first, left = touchedMax; id !== 0 && left > 0; id = contents[id * K.stride + K.next]!, left -= 1) {
+      touched ^= this.#names.touch(mixHash(words[id * B.stride + B.hashLow]!, words[id * B.stride + B.hashHigh]!, 0))
+    }
+    this.touched = touched
     for (let id = first; id !== 0; id = contents[id * K.stride + K.next]!) {
       const at = id * B.stride
       const low = words[at + B.hashLow]!
