@@ -1,4 +1,5 @@
 /** Gauges and counters of a process, over all its routed pools, set at each scrape. */
+import type { KvStateStats } from '../dynamo/kv-state/kv-state-stats.ts'
 import type { ProcessLog } from '../observability/log.ts'
 import type { RouterMetrics } from '../observability/router-metrics.ts'
 import type { SharedCaches } from './shared-caches.ts'
@@ -13,62 +14,51 @@ export interface GaugeSource {
   isReady(): boolean
 }
 
+type Gauge = keyof RouterMetrics['gauges']
+
+/** Gauges that are a sum over the pools. */
+const poolSums: readonly (readonly [Gauge, (routed: RoutedPool) => number | undefined])[] = [
+  ['workers', ({ router }) => router?.workerCount],
+  ['indexEntries', ({ router }) => router?.indexEntryCount],
+  ['indexBytes', ({ router }) => router?.indexBytes],
+  ['bookingsEntries', ({ router }) => router?.bookingCount],
+  ['bookingRefusals', ({ router }) => router === null ? 0 : router.boundCounts.refusedBookings + router.boundCounts.pathlessBookings],
+  ['indexRefusals', ({ router }) => router?.boundCounts.refusedIndexEntries],
+  ['assumedBlocksEvicted', ({ router }) => router?.boundCounts.evictedBlocks],
+  ['assumedBlocksPruned', ({ router }) => router?.boundCounts.prunedBlocks],
+  ['indexEvictions', ({ router }) => router?.boundCounts.memoryEvictions],
+  ['blockSizeMismatchWorkers', ({ pool }) => pool.mismatchedCount],
+  ['setAsideInstances', (routed) => routed.setAsideIds().size],
+  ['sessionAffinityEntries', ({ affinity }) => affinity?.table.size],
+]
+const recoveryStates = ['started', 'succeeded', 'failed'] as const
+
 export function showGauges({ metrics, log, pools, sharedCaches, activeRequests, isReady }: GaugeSource): void {
-  const { gauges, kvEvents } = metrics
+  const { gauges } = metrics
   metrics.onScrape(() => {
-    const total = { workers: 0, indexEntries: 0, indexBytes: 0, bookings: 0, mismatched: 0, setAside: 0, sessions: 0, bookingRefusals: 0, indexRefusals: 0, evicted: 0, pruned: 0, forgotten: 0, sources: 0, queued: 0, batches: 0, gaps: 0 }
-    const drops = new Map<string, number>()
-    const recoveries = { started: 0, succeeded: 0, failed: 0 }
-    for (const routed of pools()) {
-      const { router } = routed
-      total.workers += router?.workerCount ?? 0
-      total.indexEntries += router?.indexEntryCount ?? 0
-      total.indexBytes += router?.indexBytes ?? 0
-      total.bookings += router?.bookingCount ?? 0
-      const bounds = router?.boundCounts
-      total.bookingRefusals += (bounds?.refusedBookings ?? 0) + (bounds?.pathlessBookings ?? 0)
-      total.indexRefusals += bounds?.refusedIndexEntries ?? 0
-      total.evicted += bounds?.evictedBlocks ?? 0
-      total.pruned += bounds?.prunedBlocks ?? 0
-      total.forgotten += bounds?.memoryEvictions ?? 0
-      total.mismatched += routed.pool.mismatchedCount
-      total.setAside += routed.setAsideIds().size
-      total.sessions += routed.affinity?.table.size ?? 0
-      const follower = routed.follower?.stats()
-      if (follower === undefined) continue
-      total.sources += follower.sources
-      total.queued += follower.queuedBatches
-      total.batches += follower.batches
-      total.gaps += follower.cursor.gaps
-      for (const [reason, count] of Object.entries(follower.dropped)) drops.set(reason, (drops.get(reason) ?? 0) + count)
-      for (const state of ['started', 'succeeded', 'failed'] as const) recoveries[state] += follower.recoveries[state]
-    }
-    gauges.workers.set(total.workers)
-    gauges.activeRequests.set(activeRequests())
-    gauges.indexEntries.set(total.indexEntries)
-    gauges.indexBytes.set(total.indexBytes)
-    gauges.bookingsEntries.set(total.bookings)
-    gauges.bookingRefusals.set(total.bookingRefusals)
-    gauges.indexRefusals.set(total.indexRefusals)
-    gauges.assumedBlocksEvicted.set(total.evicted)
-    gauges.assumedBlocksPruned.set(total.pruned)
-    gauges.indexEvictions.set(total.forgotten)
+    const all = [...pools()]
+    for (const [gauge, read] of poolSums) gauges[gauge].set(all.reduce((sum, routed) => sum + (read(routed) ?? 0), 0))
+    showEvents(metrics, all.flatMap(({ follower }) => follower?.stats() ?? []))
     const shared = sharedCaches.stats()
     gauges.sharedCacheObjects.set(shared.objects)
     gauges.sharedCacheGaps.set(shared.gaps)
     gauges.sharedCacheOverflows.set(shared.overflows)
     gauges.sharedCacheBadMessages.set(shared.badMessages)
-    gauges.setAsideInstances.set(total.setAside)
-    gauges.sessionAffinityEntries.set(total.sessions)
-    gauges.blockSizeMismatchWorkers.set(total.mismatched)
-    gauges.eventQueueEntries.set(total.queued)
-    gauges.eventQueueDrops.set(drops.get('queue_full') ?? 0)
-    gauges.eventGaps.set(total.gaps)
+    gauges.activeRequests.set(activeRequests())
     gauges.logDroppedLines.set(log.droppedLines)
     gauges.ready.set(isReady() ? 1 : 0)
-    kvEvents.setSources(total.sources)
-    kvEvents.setBatches(total.batches)
-    for (const [reason, count] of drops) kvEvents.setDrops(reason, count)
-    for (const state of ['started', 'succeeded', 'failed'] as const) kvEvents.setRecoveries(state, recoveries[state])
   })
+}
+
+function showEvents({ gauges, kvEvents }: RouterMetrics, stats: readonly KvStateStats[]): void {
+  const sum = (read: (each: KvStateStats) => number): number => stats.reduce((total, each) => total + read(each), 0)
+  const drops = new Map<string, number>()
+  for (const { dropped } of stats) for (const [reason, count] of Object.entries(dropped)) drops.set(reason, (drops.get(reason) ?? 0) + count)
+  gauges.eventQueueEntries.set(sum(({ queuedBatches }) => queuedBatches))
+  gauges.eventQueueDrops.set(drops.get('queue_full') ?? 0)
+  gauges.eventGaps.set(sum(({ cursor }) => cursor.gaps))
+  kvEvents.setSources(sum(({ sources }) => sources))
+  kvEvents.setBatches(sum(({ batches }) => batches))
+  for (const [reason, count] of drops) kvEvents.setDrops(reason, count)
+  for (const state of recoveryStates) kvEvents.setRecoveries(state, sum(({ recoveries }) => recoveries[state]))
 }

@@ -1,17 +1,10 @@
 /** The live table of `warmpath start`: one line per worker and rank, redrawn in place. */
+import type { RankLoad } from '../engines/simulated/rank.ts'
 import type { Clock, TimerHandle } from '../ports.ts'
 
 /** One line: what a rank carries and how warm it is. */
-export interface WorkerRow {
+export interface WorkerRow extends Omit<RankLoad, 'preemptions'> {
   readonly workerId: bigint
-  readonly dpRank: number
-  readonly runningRequests: number
-  readonly waitingRequests: number
-  readonly usedBlocks: number
-  readonly cachedBlocks: number
-  readonly totalBlocks: number
-  readonly promptTokens: number
-  readonly cachedTokens: number
 }
 
 /** Where the table is drawn: a terminal. */

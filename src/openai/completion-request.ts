@@ -1,14 +1,14 @@
 /** A completions request: from its body to a plan, one worker request per prompt. */
-import type { Json } from '../ports.ts'
 import { invalidField } from './api-error.ts'
 import type { RequestContext } from './chat-request.ts'
 import { readExtension } from './extension.ts'
-import { checkTokenIds, isJsonList, shown, type Fields } from './fields.ts'
+import type { Fields } from './fields.ts'
 import { checkContextLength, checkNotEmpty, isQueryOnly, preprocessedRequest, type GenerationPlan, type Prompt } from './generation-plan.ts'
 import {
   maxTokensRange, outputOptions, readGuidedDecoding, readSampling, readStop, readStreamOptions, refuseUnknownParameters, responseSchema,
 } from './parameters.ts'
 import { encodePrompt } from './prompt-encoding.ts'
+import { readTextInputs, type TextInput } from './text-inputs.ts'
 
 /** Prompts of one request at most; each is a request of its own to the workers. */
 export const promptsMax = 512
@@ -16,7 +16,7 @@ export const promptsMax = 512
 /** Errors: 400 for everything that the table of checks refuses. */
 export async function planCompletion(body: Fields, context: RequestContext): Promise<GenerationPlan> {
   const { model, hints } = context
-  const given = readPrompts(body, model.text.vocabularySize)
+  const given = readTextInputs(body, 'prompt', promptsMax, model.text.vocabularySize)
   if (!context.ignoreUnknown) refuseUnknownParameters(body, 'completion')
   const stream = body.boolean('stream') ?? false
   const streamOptions = readStreamOptions(body, stream)
@@ -54,36 +54,7 @@ export async function planCompletion(body: Fields, context: RequestContext): Pro
   }
 }
 
-type GivenPrompt = string | readonly number[]
-
-function readPrompts(body: Fields, vocabularySize: number): readonly GivenPrompt[] {
-  const value = body.get('prompt')
-  if (value === undefined) throw invalidField('prompt', '`prompt` is missing; send a string, a list of strings, or token ids')
-  if (typeof value === 'string') return [nonEmpty(value, 'prompt')]
-  if (!isJsonList(value)) throw body.wrong('prompt', 'must be a string, a list of strings, or token ids', value)
-  if (value.length === 0) throw invalidField('prompt', '`prompt` cannot be an empty list')
-  if (typeof value[0] === 'number') {
-    checkTokenIds(value, 'prompt', vocabularySize)
-    return [value as readonly number[]]
-  }
-  if (value.length > promptsMax) throw invalidField('prompt', `\`prompt\` may hold at most ${promptsMax} prompts, got ${value.length}; send several requests`)
-  return value.map((item, index) => onePrompt(item, `prompt[${index}]`, vocabularySize))
-}
-
-function onePrompt(item: Json, at: string, vocabularySize: number): GivenPrompt {
-  if (typeof item === 'string') return nonEmpty(item, at)
-  if (!isJsonList(item)) throw invalidField(at, `\`${at}\` must be a string or a list of token ids, got ${shown(item)}`)
-  if (item.length === 0) throw invalidField(at, `\`${at}\` cannot be empty`)
-  checkTokenIds(item, at, vocabularySize)
-  return item as readonly number[]
-}
-
-function nonEmpty(text: string, at: string): string {
-  if (text === '') throw invalidField(at, `\`${at}\` cannot be empty; send some text`)
-  return text
-}
-
-const encodeAll = (given: readonly GivenPrompt[], { model, signal }: RequestContext): Promise<Prompt[]> =>
+const encodeAll = (given: readonly TextInput[], { model, signal }: RequestContext): Promise<Prompt[]> =>
   Promise.all(given.map(async (prompt) => {
     if (typeof prompt !== 'string') return { tokenIds: prompt, text: undefined }
     return { tokenIds: await encodePrompt(model, prompt, 'prompt', signal), text: prompt }

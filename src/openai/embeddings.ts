@@ -3,9 +3,10 @@ import { FailureError } from '../model/failure.ts'
 import type { Json, JsonObject } from '../ports.ts'
 import { invalidField } from './api-error.ts'
 import type { ModelCall, ServedModel } from './catalog.ts'
-import { checkTokenIds, isJsonList, isJsonObject, shown, type Fields } from './fields.ts'
+import { isJsonList, isJsonObject, type Fields } from './fields.ts'
 import { checkNotEmpty } from './generation-plan.ts'
 import { encodePrompt } from './prompt-encoding.ts'
+import { readTextInputs } from './text-inputs.ts'
 
 /** Inputs of one request at most, as OpenAI has it. */
 export const embeddingInputsMax = 2048
@@ -24,7 +25,7 @@ export interface EmbeddingPlan {
 
 /** Errors: 400 for everything that the checks refuse. */
 export async function planEmbeddings(body: Fields, model: ServedModel, signal: AbortSignal): Promise<EmbeddingPlan> {
-  const inputs = readInputs(body, model.text.vocabularySize)
+  const inputs = readTextInputs(body, 'input', embeddingInputsMax, model.text.vocabularySize)
   const format = body.text('encoding_format') ?? 'float'
   if (format !== 'float' && format !== 'base64') throw body.wrong('encoding_format', 'must be "float" or "base64"', format)
   const dimensions = body.integer('dimensions', { min: 1, max: dimensionsMax })
@@ -46,32 +47,6 @@ export async function planEmbeddings(body: Fields, model: ServedModel, signal: A
     ...(body.get('encoding_format') === undefined ? {} : { encoding_format: format }), ...(user === undefined ? {} : { user }),
   }
   return { model, format, request, tokens: tokenIds.reduce((sum, ids) => sum + ids.length, 0) }
-}
-
-function readInputs(body: Fields, vocabularySize: number): readonly (string | readonly number[])[] {
-  const input = body.get('input')
-  if (input === undefined) throw invalidField('input', '`input` is missing; send a text, a list of texts, or token ids')
-  if (typeof input === 'string') return [nonEmpty(input, 'input')]
-  if (!isJsonList(input)) throw body.wrong('input', 'must be a text, a list of texts, or token ids', input)
-  if (input.length === 0) throw invalidField('input', '`input` cannot be an empty list')
-  if (typeof input[0] === 'number') {
-    checkTokenIds(input, 'input', vocabularySize)
-    return [input as readonly number[]]
-  }
-  if (input.length > embeddingInputsMax) throw invalidField('input', `\`input\` may hold at most ${embeddingInputsMax} inputs, got ${input.length}; send several requests`)
-  return input.map((item, index) => {
-    const at = `input[${index}]`
-    if (typeof item === 'string') return nonEmpty(item, at)
-    if (!isJsonList(item)) throw invalidField(at, `\`${at}\` must be a text or a list of token ids, got ${shown(item)}`)
-    if (item.length === 0) throw invalidField(at, `\`${at}\` cannot be empty`)
-    checkTokenIds(item, at, vocabularySize)
-    return item as readonly number[]
-  })
-}
-
-function nonEmpty(text: string, at: string): string {
-  if (text === '') throw invalidField(at, `\`${at}\` cannot be empty; send some text`)
-  return text
 }
 
 /** Asks a worker. Errors: `FailureError`, also for an answer that cannot be read. */
