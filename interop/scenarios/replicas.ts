@@ -188,6 +188,32 @@ async function sharesIndex(deployment: Deployment): Promise<void> {
   await stays('router', home)
 }
 
+/** The index of our frontend, for a real router and one of ours. */
+async function servesFrontendIndex(deployment: Deployment): Promise<void> {
+  const mockers = deployment.mocker('mockers', ['--num-workers', 2, '--num-gpu-blocks-override', 4096])
+  const [home] = await deployment.registered('dynamo/backend/generate', 2, mockers, 'mdc') as [bigint]
+  const frontend = deployment.warmpath('frontend', ['frontend', '--http-host', '127.0.0.1', '--http-port', await freePort(), '--serve-indexer'])
+  await deployment.registered('dynamo/backend/kv_indexer_query', 1, frontend)
+  await ours(deployment, 'ours-client', [...target, '--use-remote-indexer'])
+  const driver = await deployment.driver()
+  const client = deployment.module('real-client', 'dynamo.router', [...target, '--use-remote-indexer'])
+  await until('the real client registers', () => client.log().includes('Registered endpoint'), 60_000)
+  await knows(driver, 'ours-client', 2)
+  const prompt = randomTokens(random, 16 * 8)
+  assert.equal((await driver.call('dynamo.backend.generate', generateRequest(prompt, { stop_conditions: { max_tokens: 1 } }), { instance: home })).error, null)
+  for (const router of ['ours-client', 'router']) {
+    await until(`${router} learns from the frontend`, async () => {
+      const { outputs } = await driver.call(`dynamo.${router}.get_overlap_scores`, { token_ids: prompt })
+      return (outputs[0] as OverlapAnswer | undefined)?.workers.some((row) => BigInt(row.worker_id) === home && row.device_blocks === 8)
+    }, 30_000)
+    const { outputs, error } = await driver.call(`dynamo.${router}.generate`, generateRequest([...prompt, 1]))
+    assert.equal(error, null)
+    assert.equal(workerOf(outputs), home, router)
+  }
+  assert.equal(await deployment.stop(frontend), 0)
+  assert.equal(deployment.records('instances', 'dynamo/backend/kv_indexer_query').length, 0, 'the record goes with the frontend')
+}
+
 /** A router of an earlier release over the same workers: its load is ours too, it is told ours, and its death ends its bookings. */
 async function sharesWithOlder(deployment: Deployment, version: OlderVersion, env: NodeJS.ProcessEnv): Promise<void> {
   deployment.mocker('mockers', ['--num-workers', 2, '--num-gpu-blocks-override', 4096, '--speedup-ratio', 0.3], env)
@@ -221,6 +247,7 @@ export const replicaScenarios: readonly Scenario[] = [
   })),
   { name: 'replicas-newcomer-and-death', timeoutSeconds: 150, run: learnsAndForgets },
   { name: 'replicas-served-index', timeoutSeconds: 150, run: sharesIndex },
+  { name: 'replicas-frontend-index', run: servesFrontendIndex },
   { name: 'replicas-rolling-restart', timeoutSeconds: 150, run: rollingRestart },
   { name: 'replicas-share-load-zmq', timeoutSeconds: 180, run: (deployment) => sharesLoad(deployment) },
   { name: 'replicas-share-load-nats', timeoutSeconds: 180, run: async (deployment) => sharesLoad(deployment, await natsEnv(deployment)) },

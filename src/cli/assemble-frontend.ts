@@ -13,7 +13,9 @@ import type { RankFigures } from '../openai/stage-metrics.ts'
 import type { LivePool } from '../frontend/live-pool.ts'
 import type { TextModel } from '../text/text-model.ts'
 import type { OpenAiServerOptions } from '../openai/openai-server.ts'
-import type { Clock, Discovery, EventPlane, Random, RequestPlaneClient } from '../ports.ts'
+import type { Clock, Discovery, EventPlane, Random, RequestPlaneClient, RequestPlaneServer } from '../ports.ts'
+import { ServedIndexes } from '../replicas/served-indexes.ts'
+import { metered } from '../standalone/metered.ts'
 import type { RouterSettings } from '../router/contract.ts'
 import { KvRouter } from '../router/kv-router.ts'
 import { remoteOf, routerConfigOf } from '../standalone/pool.ts'
@@ -32,6 +34,8 @@ export interface FrontendPlanes {
   /** Started. */
   readonly discovery: Discovery
   readonly client: RequestPlaneClient
+  /** For the indexes that are served; left out: none are. */
+  readonly server?: RequestPlaneServer
   readonly eventPlane: EventPlane
   readonly clock: Clock
   readonly random: Random
@@ -62,8 +66,16 @@ export function assembleFrontend(config: ParsedConfig<'frontend'>, planes: Front
     prefix: values.metricsPrefix, models: () => service.models.figures().map((model) => ({ ...model, migrationLimit: values.migrationLimit })),
     ranks: () => rankFigures(service.models.pools), tokenizerCache: () => tokenizerCounts(service.models.list()),
   })
+  const { server } = planes
+  const indexes = server === undefined || !values.serveIndexer || mode !== null ? null : new ServedIndexes({
+    discovery, server, clock, log, codec: values.requestPlaneCodec === 'json' ? 'json' : 'msgpack', isApproximate: !options.useKvEvents,
+    measured: (name, handler) => metered(metrics.endpoint(name), clock, handler),
+    // A plain decode stage has no index.
+    sources: () => [...service.models.pools].filter(({ kind }) => kind !== 'decode' || options.conditional !== null)
+      .map(({ endpoints, model, routed }) => ({ endpoints, modelName: model, router: routed.router })),
+  })
   const service = new FrontendService({
-    ...planes, options, observer: metrics.requests, observerOf: (role, model) => ({ ...metrics.ofPool(role, model).requests, onStage: api.stages.onStage, onServed: api.stages.onServed }),
+    ...planes, options, served: server === undefined || indexes === null ? null : { server, indexes }, onPools: () => indexes?.changed(), observer: metrics.requests, observerOf: (role, model) => ({ ...metrics.ofPool(role, model).requests, onStage: api.stages.onStage, onServed: api.stages.onServed }),
     service: {
       namespace: values.namespace, namespacePrefix: values.namespacePrefix, requirePrefill: values.requirePrefill,
       shutdownTimeoutMs: values.shutdownTimeoutSeconds * 1000,

@@ -113,6 +113,9 @@ function checkTogether(draft: Draft): void {
   if (values['serveIndexer'] === true && values['useRemoteIndexer'] === true) {
     throw new UsageError(`${placeOf(draft, 'serveIndexer')} and ${placeOf(draft, 'useRemoteIndexer')} exclude each other; keep one`)
   }
+  if (values['serveIndexer'] === true && (values['routerMode'] ?? 'kv') !== 'kv' && values['loadAware'] !== true) {
+    throw new UsageError(`${placeOf(draft, 'serveIndexer')} needs --router-mode kv; ${placeOf(draft, 'routerMode')} is ${String(values['routerMode'])}`)
+  }
   if (values['trackOutputBlocks'] === true && values['trackActiveBlocks'] === false) {
     throw new UsageError(`${placeOf(draft, 'trackOutputBlocks')} needs --router-track-active-blocks, which ${placeOf(draft, 'trackActiveBlocks')} turned off`)
   }

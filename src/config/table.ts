@@ -7,7 +7,7 @@ import { policyOptions } from './options/policy.ts'
 import { queueOptions } from './options/queue.ts'
 import { routerCoreOptions } from './options/router-core.ts'
 import { routerOwnOptions } from './options/router-own.ts'
-import { replicaOptions, servedIndexOptions } from './options/replicas.ts'
+import { replicaOptions } from './options/replicas.ts'
 import { durableOptions } from './options/durable.ts'
 import { selectionOptions } from './options/selection.ts'
 import { indexerOptions, selectServiceOptions, slotTrackerOptions } from './options/services.ts'
@@ -15,7 +15,7 @@ import { logOptions, namespaceOptions, routerRuntimeOptions, runtimeOptions, sys
 import { engineOptions, startOptions, workerOptions } from './options/simulation.ts'
 
 export const routerOptions = {
-  ...routerCoreOptions, ...selectionOptions, ...queueOptions, ...policyOptions, ...routerDisaggOptions, ...replicaOptions, ...servedIndexOptions, ...routerOwnOptions, ...namespaceOptions, ...routerRuntimeOptions, ...runtimeOptions, ...systemOptions, ...logOptions,
+  ...routerCoreOptions, ...selectionOptions, ...queueOptions, ...policyOptions, ...routerDisaggOptions, ...replicaOptions, ...routerOwnOptions, ...namespaceOptions, ...routerRuntimeOptions, ...runtimeOptions, ...systemOptions, ...logOptions,
   ...durableOptions,
 }
 /** The frontend's own spelling of a shared option counts. */

@@ -55,6 +55,8 @@ export interface FrontendModelsParts {
   readonly options: FrontendModelsOptions
   readonly loadText: LoadText
   createRouter(facts: PoolFacts, stage: PoolStage): Router
+  /** Pools, or their endpoints, have come or gone. */
+  onPools?(): void
   /** What a prefill worker's card says of the stage before it; null: nothing. */
   prefillConfig(card: ModelCard): CardRouterConfig | null
 }
@@ -214,6 +216,7 @@ export class FrontendModels implements ModelCatalog {
     const pools = [...state.namespaces.values()].flatMap((namespace) => namespace.pools)
     for (const pool of pools) if (pool.loraName === null && pool.kind !== 'encode') this.#follow(pool, name)
     this.#dropPools(name, new Set(pools.map(({ key }) => key)))
+    this.#parts.onPools?.()
     const ready = [...state.namespaces.values()].flatMap((namespace) => this.#entriesOf(entry, namespace))
     this.#settle(entry, state, ready)
     if (entry.served === null) this.#listed.delete(entry)
@@ -238,6 +241,7 @@ export class FrontendModels implements ModelCatalog {
     this.#adapters.delete(model.name)
     for (const entry of model.entries.values()) this.#retire(entry)
     this.#dropPools(model.name, new Set())
+    this.#parts.onPools?.()
     this.#texts.release(model.name)
   }
 

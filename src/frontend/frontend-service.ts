@@ -1,5 +1,6 @@
 /** The frontend without its HTTP side: directory and models over the planes, started and drained in order. */
-import type { Clock, Discovery, EventPlane, Log, Random, RequestPlaneClient } from '../ports.ts'
+import type { Clock, Discovery, EventPlane, Log, Random, RequestPlaneClient, RequestPlaneServer } from '../ports.ts'
+import type { ServedIndexes } from '../replicas/served-indexes.ts'
 import { FrontendModels, type FrontendModelsParts } from './frontend-models.ts'
 import { ModelDirectory } from './model-directory.ts'
 
@@ -19,6 +20,8 @@ export interface FrontendServiceParts extends Omit<FrontendModelsParts, 'directo
   readonly random: Random
   readonly log: Log
   readonly service: FrontendServiceOptions
+  /** The indexes of the pools, for others; null or left out: not served. */
+  readonly served?: { readonly server: RequestPlaneServer; readonly indexes: ServedIndexes } | null
 }
 
 export class FrontendService {
@@ -43,8 +46,9 @@ export class FrontendService {
 
   /** Resolves when what stands in discovery is known; models become ready by and by. */
   async start(signal: AbortSignal): Promise<void> {
-    const { discovery, client, log, service } = this.#parts
+    const { discovery, client, log, service, served } = this.#parts
     await client.start(signal)
+    await served?.server.start(signal)
     this.#directory = new ModelDirectory({ discovery, log, ...service })
     await this.#directory.firstSync
     signal.throwIfAborted()
@@ -55,7 +59,8 @@ export class FrontendService {
   async drain(): Promise<void> {
     if (this.#isDraining) return
     this.#isDraining = true
-    const { clock, log, service, client, eventPlane, discovery } = this.#parts
+    const { clock, log, service, client, eventPlane, discovery, served } = this.#parts
+    await served?.indexes.unregister()
     const models = this.#models
     const open = models?.activeCount ?? 0
     models?.closeQueues()
@@ -72,6 +77,8 @@ export class FrontendService {
     }
     this.#directory?.close()
     await models?.close()
+    served?.indexes.close()
+    await served?.server.close()
     await eventPlane?.close()
     await client.close()
     await discovery.close(2000)

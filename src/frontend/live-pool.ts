@@ -10,6 +10,7 @@ export type LivePoolParts = Omit<RoutedPoolParts, 'endpoint' | 'accepts'>
 export class LivePool {
   readonly key: string
   readonly model: string
+  readonly kind: WorkerPoolState['kind']
   readonly routed: RoutedPool
   readonly #endpoints = new Map<string, EndpointId>()
   #accepted: ReadonlySet<string> = new Set()
@@ -19,6 +20,7 @@ export class LivePool {
   constructor(state: WorkerPoolState, parts: LivePoolParts, onSynced: () => void) {
     this.key = state.key
     this.model = state.model
+    this.kind = state.kind
     const [endpoint = state.card] = state.endpoints
     this.routed = new RoutedPool({ ...parts, endpoint, accepts: ({ record }) => this.#accepted.has(instanceKey(record, record.instanceId)) })
     this.#accepted = acceptedOf(state)
@@ -38,6 +40,10 @@ export class LivePool {
 
   get workerCount(): number {
     return this.routed.router?.workerCount ?? 0
+  }
+
+  get endpoints(): readonly EndpointId[] {
+    return [...this.#endpoints.values()]
   }
 
   has(card: ModelCard): boolean {

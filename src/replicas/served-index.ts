@@ -18,8 +18,8 @@ export interface ServedIndexParts {
   readonly codec: Codec
   /** Blocks are assumed from what is routed, so others tell what they route. */
   readonly isApproximate: boolean
-  router(): Router | null
-  modelName(): string | null
+  /** The index of a model; null: it is not served here. */
+  routerOf(modelName: string): Router | null
   /** Wraps each served endpoint, for request-plane metrics. */
   measured(endpoint: string, handler: RequestHandler): RequestHandler
 }
@@ -81,8 +81,8 @@ export class ServedIndex {
   }
 
   #routerOf(modelName: string): Router {
-    const router = this.#parts.router()
-    if (router === null || this.#parts.modelName() !== modelName) throw new WireError('malformed', `no index of model ${modelName.slice(0, 200)} is served here`)
+    const router = this.#parts.routerOf(modelName)
+    if (router === null) throw new WireError('malformed', `no index of model ${modelName.slice(0, 200)} is served here`)
     return router
   }
 

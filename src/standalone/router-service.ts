@@ -113,7 +113,7 @@ export class StandaloneRouter {
     }
     this.workers.onWorker = () => void this.#publishCard()
     this.#indexes = options.serveIndexer !== true ? [] : [this.workers, ...(this.prefill === null ? [] : [this.prefill])].map((pool) => new ServedIndex({
-      ...parts, workers: pool.endpoint, codec: options.codec, isApproximate: !options.useKvEvents, router: () => pool.router, modelName: () => pool.pool.facts?.modelName ?? null,
+      ...parts, workers: pool.endpoint, codec: options.codec, isApproximate: !options.useKvEvents, routerOf: (name) => (pool.pool.facts?.modelName === name ? pool.router : null),
     }))
   }
 

@@ -12,10 +12,6 @@ export const replicaOptions = {
     name: 'use-remote-indexer', env: ['DYN_USE_REMOTE_INDEXER'], policyName: 'use_remote_indexer', section,
     help: 'Ask a router that serves its index for overlap, instead of keeping an index here.',
   }),
-}
-
-/** Of the router alone: a frontend listens for no requests on the request plane. */
-export const servedIndexOptions = {
   serveIndexer: booleanOption(false, {
     name: 'serve-indexer', env: ['DYN_SERVE_INDEXER'], policyName: 'serve_indexer', section,
     help: 'Answer other routers that ask for overlap, beside the workers: endpoint kv_indexer_query of their component.',
