@@ -71,7 +71,6 @@ export const improvements: Readonly<Record<string, readonly Improvement[]>> = {
   ],
   http_streaming: cutByTokens(4, 5, 6, 7),
   http_stop_strings: cutByTokens(7),
-  http_tool_parser: [4, 5].map((call) => ({ at: `${call}.answer.body.choices.0.message.content`, why: 'text beside a call that was asked for is not dropped', check: (ours: unknown) => ours === 'Sure ' })),
   mocker_disagg: decodeByLoad,
   disagg_two_decode_components_ambiguous: [
     { at: '1.answer.body.data', why: 'components whose cards agree are one pool' }, answered(2, 'components whose cards agree are one pool'),

@@ -8,9 +8,11 @@ import type { ScannedText } from './tool-scanner.ts'
 const headForm = /^\{\s{0,64}"name"\s{0,64}:\s{0,64}("(?:[^"\\]|\\.){0,256}")\s{0,64},\s{0,64}"(?:parameters|arguments)"\s{0,64}:\s{0,64}(?=\{)/s
 const headLengthMax = 1024
 
+const nothing = (): ScannedText => ({ content: '', calls: [], truncated: false })
+
 type Mode = 'unknown' | 'list' | 'arguments' | 'other'
 
-/** Reads text as the schema had it; text that does not begin like it goes to `otherwise`. */
+/** Reads text as the schema had it; text that does not begin like it is read whole by `otherwise` when it has ended. Bounds: holds one answer. */
 export class GuidedCalls {
   readonly #tool: string | null
   readonly #otherwise: { push(text: string): ScannedText; end(): ScannedText }
@@ -28,32 +30,24 @@ export class GuidedCalls {
   }
 
   push(text: string): ScannedText {
-    if (this.#mode === 'other') return this.#otherwise.push(text)
     this.#held += text
-    const mode = this.#mode === 'unknown' ? this.#decided() : this.#mode
-    this.#mode = mode
-    if (mode === 'unknown') return { content: '', calls: [], truncated: false }
-    if (mode === 'other') return this.#handOver()
-    return { content: '', calls: this.#calls(), truncated: false }
+    if (this.#mode === 'unknown') this.#mode = this.#decided()
+    return this.#mode === 'list' || this.#mode === 'arguments' ? { content: '', calls: this.#calls(), truncated: false } : nothing()
   }
 
   end(): ScannedText {
-    if (this.#mode === 'other') return this.#otherwise.end()
-    if (this.#mode === 'unknown') {
-      const given = this.#handOver()
-      const last = this.#otherwise.end()
-      return { content: given.content + last.content, calls: [...given.calls, ...last.calls], truncated: false }
-    }
+    if (this.#mode === 'other' || this.#mode === 'unknown') return this.#inFamilyForm()
     const calls = this.#cutCall()
     // Nothing that is a call: the client sees what there was.
     return { content: this.#called + calls.length === 0 ? this.#held : '', calls, truncated: false }
   }
 
-  #handOver(): ScannedText {
-    this.#mode = 'other'
-    const text = this.#held
-    this.#held = ''
-    return this.#otherwise.push(text)
+  /** A call was asked for: text beside one is dropped, and without one all of it is the answer, as it came. Source: Dynamo 1.6.1. */
+  #inFamilyForm(): ScannedText {
+    const first = this.#otherwise.push(this.#held)
+    const last = this.#otherwise.end()
+    const calls = [...first.calls, ...last.calls]
+    return { content: calls.length === 0 ? this.#held : '', calls, truncated: first.truncated || last.truncated }
   }
 
   #decided(): Mode {
