@@ -157,7 +157,7 @@ class PromptRun {
       return this.#tell(0, nothingNew, true, output)
     }
     const index = typeof output['index'] === 'number' ? output['index'] : 0
-    if (index < 0 || index >= plan.n) return undefined
+    if (!Number.isInteger(index) || index < 0 || index >= plan.n) return undefined
     const known = this.#choices.get(index)
     const choice = known ?? new ChoiceStream(plan, plan.prompts[this.#promptIndex] as Prompt)
     if (known === undefined) this.#choices.set(index, choice)

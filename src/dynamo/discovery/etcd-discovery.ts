@@ -33,6 +33,7 @@ export class EtcdDiscovery implements Discovery {
   readonly #connection: EtcdConnection
   /** What stands, or is to stand again, by full key. */
   readonly #own = new Map<string, string>()
+  #saidWaiting = false
   readonly #followers = new Map<string, EtcdFollower>()
   readonly #watches = new Set<Watch>()
   #lease: EtcdLease | null = null
@@ -68,7 +69,7 @@ export class EtcdDiscovery implements Discovery {
     if (this.#lease !== null) return
     await this.#connection.load()
     const aborted = onAbort(signal)
-    const waiting = this.#clock.setTimer(sayWaitingAfterMs, () => this.#sayWaiting(null))
+    const waiting = this.#clock.setTimer(sayWaitingAfterMs, () => { if (!this.#saidWaiting) this.#sayWaiting(null) })
     try {
       await this.#connect(aborted)
     } catch (error) {
@@ -271,6 +272,7 @@ export class EtcdDiscovery implements Discovery {
 
   #sayWaiting(error: Error | null): void {
     if (this.#lease !== null) return
+    this.#saidWaiting = true
     this.#log.warn(
       { endpoint: this.#address(), reason: error?.message ?? 'no answer' },
       `etcd is not reachable at ${this.#address()}; trying for ${this.#options.startupTimeoutSeconds} s. ${wayOut}`,
