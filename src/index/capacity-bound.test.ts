@@ -3,7 +3,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
 import { hashListOf, hashesToBigints } from '../model/hash-list.ts'
-import { CapacityBound } from './capacity-bound.ts'
+import { CapacityBound, type BoundState } from './capacity-bound.ts'
 
 /** The same in plain objects: a copy is its name, its pins and the moment it was given free. */
 class PlainBound {
@@ -62,6 +62,16 @@ class PlainBound {
     return Array.from({ length: slots }, (_, slot) => this.#ranks.get(slot)?.copies.size ?? 0)
   }
 
+  get state(): BoundState {
+    const ranks = [...this.#ranks.values()]
+    const sum = (read: (rank: (typeof ranks)[number]) => number): number => ranks.reduce((total, rank) => total + read(rank), 0)
+    return {
+      ranks: ranks.length, leases: this.#leases.size, idle: sum(({ copies }) => [...copies.values()].filter(({ pins }) => pins === 0).length),
+      privateBlocks: sum(({ alone }) => alone), resident: sum(({ copies, alone }) => copies.size + alone),
+      overCapacity: sum(({ copies, alone, capacity }) => Math.max(0, copies.size + alone - capacity)),
+    }
+  }
+
   #evict(slot: number): void {
     const rank = this.#ranks.get(slot)!
     while (rank.copies.size + rank.alone > rank.capacity) {
@@ -109,6 +119,7 @@ test('gives up the same copies in the same order as the plain model', () => {
       else for (const model of [bound, plain]) model.clear(step.slot)
       assert.deepEqual(evicted, plain.evicted)
       assert.deepEqual(Array.from({ length: slots }, (_, slot) => bound.copiesOf(slot)), plain.counts(slots))
+      assert.deepEqual(bound.state, plain.state)
     }
   }), { numRuns: 300 })
 })

@@ -24,7 +24,24 @@ interface BoundRank {
   readonly capacity: number
   readonly head: number
   copies: number
+  /** Of them, those that nobody pins. */
+  idleCopies: number
   privateBlocks: number
+}
+
+/** What bounded ranks hold, in blocks. */
+export interface BoundState {
+  readonly ranks: number
+  /** Live requests. */
+  readonly leases: number
+  /** Copies that nobody pins. */
+  readonly idle: number
+  /** Blocks that are one request's alone. */
+  readonly privateBlocks: number
+  /** Copies and private blocks. */
+  readonly resident: number
+  /** What the ranks hold beyond their capacities, since all of it is in use. */
+  readonly overCapacity: number
 }
 
 /** Takes the names of copies that a rank gives up, the deepest first; the list is valid during the call. */
@@ -39,6 +56,10 @@ export class CapacityBound {
   readonly #onEvicted: OnEvicted
   /** Copies given up because a rank was over its capacity. */
   evictedCount = 0
+  /** How often a rank gave up copies. */
+  evictionCount = 0
+  /** How often a live request got further complete blocks. */
+  extensionCount = 0
 
   constructor(onEvicted: OnEvicted) {
     this.#onEvicted = onEvicted
@@ -64,6 +85,15 @@ export class CapacityBound {
     return this.#leases.size
   }
 
+  /** Cost: linear in the ranks. */
+  get state(): BoundState {
+    const sum = (read: (rank: BoundRank) => number): number => [...this.#ranks.values()].reduce((total, rank) => total + read(rank), 0)
+    return {
+      ranks: this.#ranks.size, leases: this.#leases.size, idle: sum(({ idleCopies }) => idleCopies), privateBlocks: sum(({ privateBlocks }) => privateBlocks),
+      resident: sum(({ copies, privateBlocks }) => copies + privateBlocks), overCapacity: sum(({ copies, privateBlocks, capacity }) => Math.max(0, copies + privateBlocks - capacity)),
+    }
+  }
+
   /** Copies of one rank. */
   copiesOf(slot: RankSlot): number {
     return this.#ranks.get(slot)?.copies ?? 0
@@ -79,7 +109,7 @@ export class CapacityBound {
     const before = this.#ranks.get(slot)
     if (before?.capacity === capacity) return
     const head = before?.head ?? this.#newHead()
-    this.#ranks.set(slot, { capacity, head, copies: before?.copies ?? 0, privateBlocks: before?.privateBlocks ?? 0 })
+    this.#ranks.set(slot, { capacity, head, copies: before?.copies ?? 0, idleCopies: before?.idleCopies ?? 0, privateBlocks: before?.privateBlocks ?? 0 })
     this.#evict(slot)
   }
 
@@ -96,7 +126,9 @@ export class CapacityBound {
   extend(requestId: string, hashes: HashList, privateBlocks: number): void {
     const lease = this.#leases.get(requestId)
     const rank = lease === undefined ? undefined : this.#ranks.get(lease.slot)
-    if (lease !== undefined && rank !== undefined) this.#pin(lease, rank, hashes, privateBlocks)
+    if (lease === undefined || rank === undefined) return
+    if (hashes.length > 0) this.extensionCount += 1
+    this.#pin(lease, rank, hashes, privateBlocks)
   }
 
   /** The request is over: what only it held may go. Unknown ids: nothing. */
@@ -130,6 +162,7 @@ export class CapacityBound {
     const rank = this.#ranks.get(slot)
     if (rank === undefined) return
     rank.privateBlocks = 0
+    rank.idleCopies = 0
     for (const [requestId, lease] of this.#leases) if (lease.slot === slot) this.#leases.delete(requestId)
     const { words } = this.#records
     for (let id = 1; rank.copies > 0 && id < this.#records.idEnd; id++) {
@@ -148,7 +181,7 @@ export class CapacityBound {
       const high = hashes[word + 1]!
       let id = this.#find(lease.slot, low, high)
       if (id === 0) id = this.#newCopy(rank, lease.slot, low, high)
-      else if (this.#records.words[id * C.stride + C.pins] === 0) this.#unlink(id)
+      else if (this.#records.words[id * C.stride + C.pins] === 0) this.#unlink(rank, id)
       this.#records.words[id * C.stride + C.pins]! += 1
       lease.copies.push(id)
     }
@@ -161,7 +194,7 @@ export class CapacityBound {
     const { words } = this.#records
     const pins = words[id * C.stride + C.pins]! - 1
     words[id * C.stride + C.pins] = pins
-    if (pins === 0) this.#linkLast(rank.head, id)
+    if (pins === 0) this.#linkLast(rank, id)
   }
 
   #evict(slot: RankSlot): void {
@@ -174,11 +207,12 @@ export class CapacityBound {
       // All that is left is in use.
       if (id === rank.head) break
       evicted.push(words[id * C.stride + C.low]!, words[id * C.stride + C.high]!)
-      this.#unlink(id)
+      this.#unlink(rank, id)
       this.#forget(rank, id)
     }
     if (evicted.length === 0) return
     this.evictedCount += evicted.length / 2
+    this.evictionCount += 1
     this.#onEvicted(slot, Uint32Array.from(evicted))
   }
 
@@ -221,8 +255,10 @@ export class CapacityBound {
     return 0
   }
 
-  #linkLast(head: number, id: number): void {
+  #linkLast(rank: BoundRank, id: number): void {
     const { words } = this.#records
+    const { head } = rank
+    rank.idleCopies += 1
     const last = words[head * C.stride + C.previous]!
     words[last * C.stride + C.next] = id
     words[id * C.stride + C.previous] = last
@@ -230,8 +266,9 @@ export class CapacityBound {
     words[head * C.stride + C.previous] = id
   }
 
-  #unlink(id: number): void {
+  #unlink(rank: BoundRank, id: number): void {
     const { words } = this.#records
+    rank.idleCopies -= 1
     const next = words[id * C.stride + C.next]!
     const previous = words[id * C.stride + C.previous]!
     words[previous * C.stride + C.next] = next

@@ -69,6 +69,8 @@ export interface Decision extends TierOverlap {
   /** Blocks that the chosen rank carries with the request. */
   readonly potentialDecodeBlocks: number
   readonly booked: boolean
+  /** What a cache shared by all workers holds: blocks of the prompt, and of them those beyond the chosen rank's device. Left out: it was not looked at. */
+  readonly shared?: { readonly blocks: number; readonly beyondDevice: number }
   /** The policy of one's own that was to decide, and whether it did; left out: there is none, or it was not asked. `cost` is the built-in one either way. */
   readonly policy?: PolicyVerdict
   /** Made when asked for: all candidates and exclusions. Valid until the router's next call. */

@@ -88,6 +88,18 @@ test('the phase follows the role that the cards tell', async () => {
   }
 })
 
+test('a shared cache shows from the first request on for which it was looked at', async () => {
+  const metrics = create()
+  const prefix = 'dynamo_component_router_shared_cache_'
+  metrics.requests.onRouted('r', decision(), 'm')
+  assert.ok(!(await metrics.text()).includes(prefix))
+  metrics.requests.onRouted('r', decision({ shared: { blocks: 3, beyondDevice: 1 } }), 'm')
+  metrics.requests.onRouted('r', decision({ shared: { blocks: 0, beyondDevice: 0 }, promptBlocks: 0 }), 'm')
+  const samples = await scrape(metrics)
+  assert.deepEqual([`${prefix}hit_rate_sum{${base},${ids}}`, `${prefix}beyond_blocks_sum{${base},${ids}}`, `${prefix}hit_rate_count{${base},${ids}}`].map((name) => samples.get(name)), [0.75, 1, 2])
+  assert.equal(samples.get(`${prefix}beyond_blocks_bucket{${base},le="2048",${ids}}`), 2)
+})
+
 test('decisions and refusals are counted by reason', async () => {
   const metrics = create()
   const { listener } = metrics

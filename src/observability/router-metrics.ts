@@ -18,6 +18,7 @@ const firstTokenBounds = [0, 0.0022, 0.0047, 0.01, 0.022, 0.047, 0.1, 0.22, 0.47
 const interTokenBounds = [0, 0.0019, 0.0035, 0.0067, 0.013, 0.024, 0.045, 0.084, 0.16, 0.3, 0.56, 1.1, 2]
 const inputBounds = [0, 100, 210, 430, 870, 1800, 3600, 7400, 15000, 31000, 63000, 130000]
 const outputBounds = [0, 100, 210, 430, 880, 1800, 3700, 7600, 16000, 32000]
+const sharedBlocksBounds = Array.from({ length: 12 }, (_, step) => 2 ** step)
 const lostBlocksBounds = [0.25, 0.5, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192]
 // The sums with their rounding, as Dynamo prints them: 0.15000000000000002 is the label.
 const ratioBounds = Array.from({ length: 21 }, (_, step) => step * 0.05)
@@ -168,6 +169,7 @@ function requestMetrics(context: Context): RequestObserver {
   const unconstrained = set.counter('warmpath_kv_transfer_unconstrained_total', 'Hand-overs whose topology rule could not be applied', {}).with()
   const success = outcomes.with('success')
   const lost = overlapLost(context)
+  const shared = sharedCacheUse(context)
 
   const cells = new Map<string, ModelCells>()
   const cellsOf = (model: string, role = context.role): ModelCells => {
@@ -193,6 +195,7 @@ function requestMetrics(context: Context): RequestObserver {
       forModel.selected.inc(decision.cachedTokens)
       hitRate.observe(decision.promptTokens === 0 ? 0 : Math.min(1, decision.cachedTokens / decision.promptTokens))
       lost(decision)
+      shared(decision)
     },
     onPrefillRouted: (decision, model) => {
       const forModel = cellsOf(model, 'prefill')
@@ -228,6 +231,21 @@ function overlapLost(context: Context): (decision: Decision) => void {
     if (lostTokens <= 0 || decision.promptBlocks === 0) return
     selections.with(workerType(context.role)).inc()
     blocks.with(workerType(context.role)).observe(lostTokens / Math.max(1, Math.floor(decision.promptTokens / decision.promptBlocks)))
+  }
+}
+
+/** Of requests for which a shared cache was looked at; the families come with the first of them. */
+function sharedCacheUse({ set, router }: Context): (decision: Decision) => void {
+  const prefix = 'dynamo_component_router_shared_cache_'
+  let cells: { readonly hitRate: HistogramCell; readonly beyond: HistogramCell } | null = null
+  return ({ shared, promptBlocks }) => {
+    if (shared === undefined) return
+    cells ??= {
+      hitRate: set.histogram(`${prefix}hit_rate`, 'Share of the blocks of the prompt that the shared cache holds', ratioBounds, router).with(),
+      beyond: set.histogram(`${prefix}beyond_blocks`, 'Blocks that the shared cache holds beyond what the chosen worker has on its device', sharedBlocksBounds, router).with(),
+    }
+    cells.hitRate.observe(promptBlocks === 0 ? 0 : shared.blocks / promptBlocks)
+    cells.beyond.observe(shared.beyondDevice)
   }
 }
 

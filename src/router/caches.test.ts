@@ -66,6 +66,9 @@ test('lru: blocks of running requests stay, their partial blocks take room, outp
   assert.deepEqual(heldOf(router, range(1, 16)), [3], 'tokens 1 to 12 are three blocks now')
   router.outputTokens('a', 8, [14, 15, 16, 17, 18])
   assert.deepEqual([heldOf(router, range(1, 16)), heldOf(router, range(500, 8))], [[4], [0]])
+  assert.deepEqual(router.rankBlocks.bounded, {
+    ranks: 1, leases: 1, idle: 0, privateBlocks: 1, resident: 5, overCapacity: 1, evicted: 2, evictions: 2, extensions: 2, agingRanks: 0, agings: 0,
+  })
   router.free('a')
   assert.deepEqual(heldOf(router, range(1, 16)), [4])
 })

@@ -140,7 +140,7 @@ export interface Router {
   /** Forgets all blocks of a rank (recovery, source gone). */
   resetRank(rank: WorkerRank): void
   /** Blocks of a rank, whole: to be kept elsewhere, and to be put back. */
-  readonly rankBlocks: Pick<RankBlocks, 'dump' | 'assume' | 'lives' | 'isApproximate'>
+  readonly rankBlocks: Pick<RankBlocks, 'dump' | 'assume' | 'lives' | 'isApproximate' | 'bounded'>
   /** Whether a rank is fed by its events or by routing decisions (approximate). */
   setIndexMode(rank: WorkerRank, mode: 'events' | 'approximate'): void
 

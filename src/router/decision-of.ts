@@ -51,5 +51,10 @@ export function decisionOf({ request, prompt, table, row, rank, verdict, explain
     booked,
     explain,
   }
-  return verdict === null ? decision : { ...decision, policy: verdict }
+  const { shared } = prompt
+  if (verdict === null && shared === null) return decision
+  return {
+    ...decision, ...(verdict === null ? {} : { policy: verdict }),
+    ...(shared === null || shared.error !== null ? {} : { shared: { blocks: shared.total, beyondDevice: table.sharedBlocks[row]! } }),
+  }
 }

@@ -1,6 +1,6 @@
 /** What a pool's ranks hold as the router knows it: by their events, by its own decisions, or by both. Source: router-algorithm 4 to 6. */
 import type { ApproximatePrefixIndex, OverlapScores } from '../index/contract.ts'
-import { CapacityBound } from '../index/capacity-bound.ts'
+import { CapacityBound, type BoundState } from '../index/capacity-bound.ts'
 import { createOverlapScores } from '../index/overlap-scores.ts'
 import { createPrefixIndex } from '../index/prefix-index.ts'
 import type { HashList } from '../model/hash-list.ts'
@@ -42,6 +42,18 @@ export interface BookedPrompt {
   readonly isTracked: boolean
 }
 
+/** Ranks that are bounded by their capacity (`approximateCachePolicy` lru), and those that cannot be. */
+export interface BoundedRanks extends BoundState {
+  /** Copies given up, and how often some were. */
+  readonly evicted: number
+  readonly evictions: number
+  /** How often a live request got further complete blocks. */
+  readonly extensions: number
+  /** Ranks whose capacity is not known: their blocks age by time; and how often a rank became one. */
+  readonly agingRanks: number
+  readonly agings: number
+}
+
 /**
  * The prefix index of a pool and, beside it, the blocks that were routed to ranks with events but not yet reported.
  *
@@ -63,6 +75,9 @@ export class PoolIndex {
   /** Assumed blocks given up because there were more than `maxTreeSize`. */
   prunedCount = 0
   #restored = 0
+  /** Ranks without a known capacity where others are bounded by theirs: their blocks age. */
+  readonly #aging = new Set<RankSlot>()
+  #agingCount = 0
 
   /** `remote`: what another index found, instead of what this one would. */
   constructor(settings: PoolIndexSettings, remote: { readonly overlap: RemoteOverlap; readonly directory: WorkerDirectory } | null = null) {
@@ -137,6 +152,21 @@ export class PoolIndex {
       this.clear(slot)
       this.#bound.drop(slot)
     }
+    if (this.#bound.has(slot)) this.#aging.delete(slot)
+    else if (!this.#aging.has(slot)) {
+      this.#aging.add(slot)
+      this.#agingCount += 1
+    }
+  }
+
+  /** What ranks hold that are bounded by their capacity; null: none are to be. */
+  get bounded(): BoundedRanks | null {
+    const bound = this.#bound
+    if (bound === null) return null
+    return {
+      ...bound.state, evicted: bound.evictedCount, evictions: bound.evictionCount, extensions: bound.extensionCount,
+      agingRanks: this.#aging.size, agings: this.#agingCount,
+    }
   }
 
   /** Notes that a prompt was routed to a rank. */
@@ -199,6 +229,7 @@ export class PoolIndex {
   drop(slot: RankSlot): void {
     this.clear(slot)
     this.#bound?.drop(slot)
+    this.#aging.delete(slot)
     this.#approximate.delete(slot)
   }
 

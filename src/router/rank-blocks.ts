@@ -2,7 +2,7 @@
 import { hashAt, hashCount, type HashList } from '../model/hash-list.ts'
 import type { KvEventData, StorageTier, StoredBlocks } from '../model/kv-event.ts'
 import type { WorkerRank } from '../model/worker.ts'
-import type { PoolIndex } from './pool-index.ts'
+import type { BoundedRanks, PoolIndex } from './pool-index.ts'
 import type { WorkerDirectory } from './worker-directory.ts'
 
 export interface TierBlocks {
@@ -18,6 +18,11 @@ export class RankBlocks {
   constructor(index: PoolIndex, directory: WorkerDirectory) {
     this.#index = index
     this.#directory = directory
+  }
+
+  /** What ranks hold that are bounded by their capacity; null: none are to be. */
+  get bounded(): BoundedRanks | null {
+    return this.#index.bounded
   }
 
   /** Forgets them. */
