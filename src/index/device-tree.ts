@@ -84,6 +84,12 @@ export class DeviceTree {
     const edges = store.edges.ints
     const rest = edges[edge * E.stride + E.length]! - after
     const following = store.contents.ints[parent * K.stride + K.next]!
+    if (following === 0 && count > 0 && edges[edge * E.stride + E.internal] === 0) {
+      // The parent ends a leaf, as where a conversation goes on.
+      const appended = store.append(edge, slot, locals, hashes, 0)
+      this.#names.giveNew(slot, appended, hashes, 0, count)
+      return 'ok'
+    }
     const same = this.#sameRun(following, hashes, locals, ownName)
     if (same === count) {
       this.#coverAndName(slot, edge, following, after, count, hashes, 0)

@@ -11,6 +11,9 @@ const listMax = 7
 /** A bit set this small becomes a list again; lower than `listMax` so that a set at the border does not flip. */
 const listAgain = 4
 
+/** The set of one slot, as an int32. */
+export const onlyOwner = (slot: number): number => (slot << 2) | 1
+
 export class OwnerSets {
   /** Word 0 is the count, then the slots. */
   readonly #lists = new RecordArena(listMax + 1)

@@ -11,7 +11,7 @@ import { mixHash } from './hash-buckets.ts'
 import { HashTable } from './hash-table.ts'
 import { windowRecords } from './match-kernel.ts'
 import { MemberLists } from './member-lists.ts'
-import type { OwnerSets } from './owner-sets.ts'
+import { onlyOwner, type OwnerSets } from './owner-sets.ts'
 import { RecordArena } from './record-arena.ts'
 
 /** What a query reads of a block: fields of 12 bytes, so that a long edge is little memory. The match kernel knows them, too. */
@@ -251,15 +251,17 @@ export class TreeStore {
     const end = locals.length >>> 1
     const base = edge * E.stride
     const length = this.edges.ints[base + E.length]!
-    const before = this.coverage(edge, slot)
-    if (length > 0) this.#fullToCuts(edge, slot, length)
+    const isAlone = length > 0 && this.edges.ints[base + E.full] === onlyOwner(slot)
+    const before = isAlone ? length : this.coverage(edge, slot)
+    if (length > 0 && !isAlone) this.#fullToCuts(edge, slot, length)
     const first = this.#newBlocks(edge, this.edges.ints[base + E.depth]! + length, locals, hashes, from, end)
     if (length === 0) this.edges.ints[base + E.head] = first
     else this.contents.ints[this.edges.ints[base + E.tail]! * K.stride + K.next] = first
     this.edges.ints[base + E.tail] = this.#lastNew
     this.edges.ints[base + E.length] = length + end - from
     // A coverage equal to the old length must not be read as a full one now.
-    if (before > 0) {
+    if (isAlone) this.#count(slot, end - from)
+    else if (before > 0) {
       if (before < length) this.#dropCut(edge, slot)
       this.edges.ints[base + E.full] = this.owners.add(this.edges.ints[base + E.full]!, slot)
       this.#count(slot, length + end - from - before)
