@@ -259,6 +259,23 @@ async function natsRestarts(deployment: Deployment): Promise<void> {
   })
 }
 
+/** What publishers and router disagree on is said once, with the option. */
+async function saysMismatch(deployment: Deployment): Promise<void> {
+  const env = await planes(deployment)
+  const driver = await deployment.driver(env)
+  const workers = await startWorkers(deployment, '1.3.1', env, driver)
+  const count = (router: Managed, line: string): number => router.log().split(line).length - 1
+  await fill(driver, workers, prompts(37, 4))
+  const late = deployment.warmpath('late', ['router', ...target, '--component', 'late', '--kv-event-grace', '1'], env)
+  await until('the missing option is named', () => count(late, 'Start this router with --router-durable-kv-events') === 1, 60_000)
+  await until('both workers are assumed', () => count(late, 'worker is indexed approximately') === 2)
+  assert.equal(count(late, 'publish durable KV events'), 1)
+
+  deployment.mocker('plain', ['--endpoint', 'dyn://dynamo.plain.generate'], env)
+  const keen = deployment.warmpath('keen', ['router', '--endpoint', 'dynamo.plain.generate', '--router-block-size', '16', '--component', 'keen', ...durable(5)], env)
+  await until('the option that has no use is named', () => count(keen, '--router-durable-kv-events: the workers publish their KV events on the event plane') === 1, 60_000)
+}
+
 /** A NATS server without JetStream: the start ends with the way out, or, with a folder, goes on and keeps a snapshot there. */
 async function withoutJetStream(deployment: Deployment): Promise<void> {
   const port = await freePort()
@@ -284,5 +301,6 @@ export const durableScenarios: readonly Scenario[] = [
   { name: 'durable-takeover-1.3', older: ['1.3.1'], timeoutSeconds: 200, run: (deployment) => takesOver(deployment, '1.3.1') },
   { name: 'durable-share', older: ['1.3.1'], timeoutSeconds: 200, run: share },
   { name: 'durable-nats-restart', older: ['1.3.1'], timeoutSeconds: 200, run: natsRestarts },
+  { name: 'durable-mismatch', older: ['1.3.1'], timeoutSeconds: 150, run: saysMismatch },
   { name: 'durable-without-jetstream', run: withoutJetStream },
 ]

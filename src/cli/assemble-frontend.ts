@@ -22,6 +22,8 @@ import { remoteOf, routerConfigOf } from '../standalone/pool.ts'
 import type { SelectionMode } from '../scheduling/mode-choice.ts'
 import { absentText } from '../text/absent-text.ts'
 import { loadTextModel } from '../text/load-text-model.ts'
+import type { NatsLink } from '../dynamo/nats/nats-link.ts'
+import { durableHintOf } from './durable-parts.ts'
 import type { LiveSettings } from './live-settings.ts'
 import { showLiveMetrics } from './live-settings-service.ts'
 import { prefillOverrides } from './prefill-overrides.ts'
@@ -37,6 +39,7 @@ export interface FrontendPlanes {
   /** For the indexes that are served; left out: none are. */
   readonly server?: RequestPlaneServer
   readonly eventPlane: EventPlane
+  readonly link?: NatsLink
   readonly clock: Clock
   readonly random: Random
   readonly log: ProcessLog
@@ -75,7 +78,8 @@ export function assembleFrontend(config: ParsedConfig<'frontend'>, planes: Front
       .map(({ endpoints, model, routed }) => ({ endpoints, modelName: model, router: routed.router })),
   })
   const service = new FrontendService({
-    ...planes, options, served: server === undefined || indexes === null ? null : { server, indexes }, onPools: () => indexes?.changed(), observer: metrics.requests, observerOf: (role, model) => ({ ...metrics.ofPool(role, model).requests, onStage: api.stages.onStage, onServed: api.stages.onServed }),
+    ...planes, options, served: server === undefined || indexes === null ? null : { server, indexes }, onPools: () => indexes?.changed(),
+    onUnread: durableHintOf(planes, 'Put `warmpath router --router-durable-kv-events` between, or start the workers without --durable-kv-events'), observer: metrics.requests, observerOf: (role, model) => ({ ...metrics.ofPool(role, model).requests, onStage: api.stages.onStage, onServed: api.stages.onServed }),
     service: {
       namespace: values.namespace, namespacePrefix: values.namespacePrefix, requirePrefill: values.requirePrefill,
       shutdownTimeoutMs: values.shutdownTimeoutSeconds * 1000,

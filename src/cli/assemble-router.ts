@@ -15,7 +15,7 @@ import { StandaloneRouter, type StandaloneRouterOptions } from '../standalone/ro
 import type { LiveSettings } from './live-settings.ts'
 import { showLiveMetrics } from './live-settings-service.ts'
 import { showDurableMetrics } from './durable-metrics.ts'
-import { durableEventsOf, stateOf } from './durable-parts.ts'
+import { durableEventsOf, durableHintOf, stateOf } from './durable-parts.ts'
 import type { NatsLink } from '../dynamo/nats/nats-link.ts'
 import { prefillOverrides } from './prefill-overrides.ts'
 import { showGauges } from './pool-gauges.ts'
@@ -66,7 +66,7 @@ export function assembleRouter(
   const caches = new SharedCaches(config.values.sharedCacheType, log)
   const prefillConfig = prefillOverrides(log)
   const service = new StandaloneRouter({
-    ...planes, options, durableEvents: planes.link === undefined ? null : durableEventsOf(config, { ...planes, link: planes.link }), stateOf: stateOf(config, planes), observer: metrics.requests,
+    ...planes, options, durableEvents: planes.link === undefined ? null : durableEventsOf(config, { ...planes, link: planes.link }), stateOf: stateOf(config, planes), onUnread: durableHintOf(planes, 'Start this router with --router-durable-kv-events (DYN_ROUTER_DURABLE_KV_EVENTS=true), or the workers without --durable-kv-events'), observer: metrics.requests,
     measured: (name, handler) => metered(metrics.endpoint(name), clock, handler),
     createRouter: (facts) => {
       metrics.setRole(facts.role)

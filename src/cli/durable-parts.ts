@@ -2,13 +2,14 @@
 import { access, constants } from 'node:fs/promises'
 import { DurableEvents } from '../dynamo/durable/durable-events.ts'
 import { NoJetStreamError } from '../dynamo/durable/jetstream-store.ts'
+import { createDurableHint } from '../dynamo/durable/durable-hint.ts'
 import type { NatsLink } from '../dynamo/nats/nats-link.ts'
 import type { ParsedConfig } from '../config/parse-command.ts'
 import { UsageError } from '../config/usage-error.ts'
 import { makeFolder } from '../make-folder.ts'
 import { StateKeeper } from '../state/state-keeper.ts'
 import type { StandaloneRouterParts } from '../standalone/router-service.ts'
-import type { Clock, Discovery, Log, Random } from '../ports.ts'
+import type { Clock, Discovery, EndpointId, Log, Random } from '../ports.ts'
 
 interface DurableParts {
   readonly link: NatsLink
@@ -24,6 +25,10 @@ export function durableEventsOf({ values }: ParsedConfig<'router'>, parts: Durab
   const options = { snapshotThreshold: values.snapshotThreshold, resetStates: values.resetStates, maxAgeSeconds: values.streamMaxAgeSeconds }
   return (endpoint, transport, sink) => new DurableEvents({ ...parts, endpoint, transport, sink, options })
 }
+
+/** Says once when workers publish durably and this process does not read that; null: there is no NATS to look at. */
+export const durableHintOf = ({ link, clock, log }: { readonly link?: NatsLink; readonly clock: Clock; readonly log: Log }, mend: string): ((endpoint: EndpointId) => void) | null =>
+  link === undefined ? null : createDurableHint({ link, clock, log, mend })
 
 /** What a failed start means for whoever started us. */
 export function durableStartError(error: unknown, link: NatsLink): unknown {

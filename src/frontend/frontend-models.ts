@@ -4,7 +4,7 @@
  * One writer: `#reconcile`, called for a model after each change of it. A model is listed when discovery says that it is ready, its text
  * side is loaded and the pools that a request would go through have a worker.
  */
-import type { Clock, Discovery, EventPlane, JsonObject, Log, Random, RequestPlaneClient, TimerHandle } from '../ports.ts'
+import type { Clock, Discovery, EndpointId, EventPlane, JsonObject, Log, Random, RequestPlaneClient, TimerHandle } from '../ports.ts'
 import type { Router } from '../router/contract.ts'
 import type { AffinityRules } from '../affinity/affinity-table.ts'
 import type { CardRouterConfig } from '../config/card-router-config.ts'
@@ -55,6 +55,8 @@ export interface FrontendModelsParts {
   readonly options: FrontendModelsOptions
   readonly loadText: LoadText
   createRouter(facts: PoolFacts, stage: PoolStage): Router
+  /** See `RoutedPoolParts`. */
+  onUnread?: ((endpoint: EndpointId) => void) | null
   /** Pools, or their endpoints, have come or gone. */
   onPools?(): void
   /** What a prefill worker's card says of the stage before it; null: nothing. */
@@ -258,6 +260,7 @@ export class FrontendModels implements ModelCatalog {
     const pool = new LivePool(state, {
       discovery, client, eventPlane, clock, random, log,
       options: { blockSize: options.blockSize ?? (isEmbeddingOnly(state.card) ? embeddingBlockSize : null), strictBlockSize: false, useKvEvents: own === null ? this.#followsEvents(stage) : own.mode === null && own.settings.useKvEvents, kvEventGraceMs: options.kvEventGraceMs, replicaSync: options.replicaSync, useRemoteIndexer: options.useRemoteIndexer && this.#followsEvents(stage) },
+      onUnread: this.#parts.onUnread ?? null,
       affinityOf: () => (own === null ? options.sessionAffinity : own.affinity),
       createRouter: (facts) => {
         const router = createRouter(facts, stage)

@@ -50,6 +50,8 @@ export interface RoutedPoolParts {
   affinityOf?(facts: PoolFacts): AffinityRules | null
   /** Follows durable KV events of an endpoint's component; null or left out: not. */
   durableEvents?: ((endpoint: EndpointId, sink: DurableSink) => DurableEvents) | null
+  /** A worker of this endpoint publishes where nobody looks, as it seems: in JetStream. */
+  onUnread?: ((endpoint: EndpointId) => void) | null
   /** Keeps on disk what cannot be asked again; null or left out: nothing is kept. */
   stateOf?: ((sources: Pick<StateKeeperParts, 'endpoint' | 'router' | 'liveOnly' | 'appliedEvents'>) => StateKeeper) | null
   /** Instances that may be used; left out: all. Call `recheck` when its answers have changed. */
@@ -144,7 +146,9 @@ export class RoutedPool {
     }
   }
 
-  #setIndexMode(rank: WorkerRank, mode: 'events' | 'approximate'): void {
+  #setIndexMode(endpoint: EndpointId, rank: WorkerRank, mode: 'events' | 'approximate'): void {
+    const { durableEvents, onUnread } = this.#parts
+    if (mode === 'approximate' && (durableEvents ?? null) === null && this.card(rank.workerId)?.enableLocalIndexer === false) onUnread?.(endpoint)
     this.router?.setIndexMode(rank, mode)
     if (mode === 'approximate') this.state?.restoreApproximate(rank)
   }
@@ -226,7 +230,7 @@ export class RoutedPool {
       sink: {
         applyEvent: (event) => this.router?.applyEvent(event) ?? 'invalid_block',
         resetRank: (rank) => this.router?.resetRank(rank),
-        setIndexMode: (rank, mode) => this.#setIndexMode(rank, mode),
+        setIndexMode: (rank, mode) => this.#setIndexMode(endpoint, rank, mode),
       },
     }) : null
     follower?.start()
@@ -250,6 +254,10 @@ export class RoutedPool {
       hasWorkers: () => (this.router?.workerCount ?? 0) > 0,
       hasOldestWorker: () => [...(this.#members.get(key)?.directory.instances() ?? [])].some(({ card }) => card !== null && !card.declaresRole),
       dump: () => this.#dumpDurable(follower),
+      hearsOthersOnly: () => {
+        const { sources, approximateRanks } = follower.stats()
+        return sources > 0 && approximateRanks === 0 && follower.durableRanks().length === 0
+      },
       reset: () => { for (const rank of follower.durableRanks()) this.router?.resetRank(rank) },
     }
   }

@@ -68,6 +68,7 @@ export interface StandaloneRouterParts {
   durableEvents?: ((endpoint: EndpointId, transport: ServedEndpoint['transport'], sink: DurableSink) => DurableEvents) | null
   /** See `RoutedPoolParts`. */
   readonly stateOf?: RoutedPoolParts['stateOf']
+  readonly onUnread?: RoutedPoolParts['onUnread']
   /** For the prefill stage: without active block tracking. */
   createPrefillRouter(facts: PoolFacts): Router
   /** How sessions are bound in the prefill stage, which a card may say. */
@@ -97,7 +98,7 @@ export class StandaloneRouter {
     const { options, discovery, client, eventPlane, clock, random, log } = parts
     this.workers = new RoutedPool({
       endpoint: options.workers, discovery, client, eventPlane, clock, random, log, options,
-      stateOf: parts.stateOf ?? null, createRouter: (facts) => parts.createRouter(facts), durableEvents: this.#durableOf(),
+      stateOf: parts.stateOf ?? null, onUnread: parts.onUnread ?? null, createRouter: (facts) => parts.createRouter(facts), durableEvents: this.#durableOf(),
       affinityOf: () => options.sessionAffinity,
     })
     this.generate = new RoutedGenerate({ pool: this.workers, prefillPool: () => this.#usablePrefill(), needsBootstrap: () => this.#needsBootstrap, onHandOver: (kind) => { this.#needsBootstrap ||= kind === 'bootstrap' }, client, clock, random, log, observer: parts.observer, options })
@@ -105,7 +106,7 @@ export class StandaloneRouter {
     if (options.prefillWorkers !== null) {
       const prefill = new RoutedPool({
         endpoint: options.prefillWorkers, discovery, client, eventPlane, clock, random, log, options,
-        stateOf: parts.stateOf ?? null, createRouter: (facts) => parts.createPrefillRouter(facts), durableEvents: this.#durableOf(),
+        stateOf: parts.stateOf ?? null, onUnread: parts.onUnread ?? null, createRouter: (facts) => parts.createPrefillRouter(facts), durableEvents: this.#durableOf(),
         affinityOf: (facts) => parts.prefillAffinity(facts),
       })
       prefill.onGone = (workerId) => this.generate.instanceGone(prefill, workerId)

@@ -27,6 +27,8 @@ export interface DurableSink {
   hasWorkers(): boolean
   /** Ranks whose blocks come from here: their stored events, parents before children, rank by rank. */
   dump(): Iterable<readonly RouterEvent[]>
+  /** All workers that are known publish on the event plane, and none durably. */
+  hearsOthersOnly(): boolean
   /** Forgets the blocks of these ranks. */
   reset(): void
   /** A worker of 1.1 is known. */
@@ -77,6 +79,8 @@ const snapshotTries = 10
 const snapshotRereadMs = 100
 const sliceMs = 2
 const retryMs = 1_000
+/** Seconds in a row that nobody published durably, until it is said. */
+const unusedSeconds = 10
 
 export class DurableEvents {
   readonly #parts: DurableEventsParts
@@ -95,6 +99,8 @@ export class DurableEvents {
   #closed = false
   #running: Promise<void> = Promise.resolve()
   #lastSequence = 0
+  /** Counts up to `unusedSeconds`, once. */
+  #unused = 0
 
   constructor(parts: DurableEventsParts) {
     this.#parts = parts
@@ -283,8 +289,16 @@ export class DurableEvents {
     const { clock, random } = this.#parts
     this.#timer = clock.setTimer(1000 + 100 * (2 * random.float() - 1), () => {
       this.#unknown.tick(clock.nowMs())
+      this.#noteUnused()
       void this.#keeper.check(clock.nowMs()).finally(() => { if (!this.#closed) this.#arm() })
     })
+  }
+
+  #noteUnused(): void {
+    if (this.#unused >= unusedSeconds) return
+    this.#unused = this.#stats.messages === 0 && this.#parts.sink.hearsOthersOnly() ? this.#unused + 1 : 0
+    if (this.#unused < unusedSeconds) return
+    this.#parts.log.warn({ stage: 'durable', stream: this.#names.stream }, '--router-durable-kv-events: the workers publish their KV events on the event plane, which is read too, and none in JetStream; leave the option out, or start workers of 1.1 to 1.3 with --durable-kv-events')
   }
 
   // ---- Peers ---------------------------------------------------------------------------------------------------------------
