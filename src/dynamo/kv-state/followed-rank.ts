@@ -72,6 +72,8 @@ export class FollowedRank {
   /** Runs while the worker is in doubt. */
   #doubt: TimerHandle | null = null
   #reuse: ReuseWatch | null = null
+  /** The way to the source was reopened while a question ran: the answer may be older than that. */
+  #isResumed = false
   /** The running question is a quiet check that has not been answered yet. */
   #isQuietUnanswered = false
 
@@ -203,6 +205,7 @@ export class FollowedRank {
 
   /** The way to the source was closed for a while: it is asked soon, and then as after an event. */
   resumed(): void {
+    this.#isResumed = this.#recovery !== null
     if (this.#checkAtMs !== null) this.#checkAfter(0)
   }
 
@@ -352,7 +355,9 @@ export class FollowedRank {
       onDone: () => {
         this.#recovery = null
         recovery.succeed()
-        if (recovery.newEvents > 0 || recovery.startEventId === null) this.#checkAfter(1)
+        if (this.#isResumed) this.#checkAfter(0)
+        else if (recovery.newEvents > 0 || recovery.startEventId === null) this.#checkAfter(1)
+        this.#isResumed = false
         if (recovery.newEvents > 0 && recovery.startEventId !== null) this.#reuse?.found()
         this.#logRecovered(recovery)
       },
