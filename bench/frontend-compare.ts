@@ -2,7 +2,6 @@
  * Our frontend and the real `python -m dynamo.frontend` in one run, on the same trivial Python workers, under the same client, turn by
  * turn: aggregated (two workers) and disaggregated (a prefill and a decode worker), streamed and whole.
  */
-import { spawn } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -10,6 +9,7 @@ import { Deployment, freePort, type Managed } from '../interop/deployment.ts'
 import type { DynamoInstallation } from '../interop/dynamo-venv.ts'
 import { repoRoot } from '../test/repo-root.ts'
 import type { HttpTurn } from './http-load.ts'
+import { runLoadClient } from './load-client.ts'
 import { until } from '../test/until.ts'
 
 export const sides = ['real', 'ours'] as const
@@ -134,12 +134,7 @@ class Comparison {
       loadPath, '--port', port, '--model', topology, '--concurrency', concurrency, ...(stream ? ['--stream'] : []), '--output-tokens', outputTokens,
       '--prompt-letters', promptLetters, '--seconds', this.#run.seconds, '--watch-pid', managed.child.pid ?? 0,
     ].map(String)
-    const { output, errors } = await runNode(args, (this.#run.seconds + 60) * 1000)
-    const what = `${side}, ${cellText(cell)}`
-    if (!output.startsWith('{')) throw new Error(`${what}: the client gave no result: ${errors.slice(-800)}`)
-    const turn = JSON.parse(output) as HttpTurn
-    if (turn.completed === 0) throw new Error(`${what}: no request completed: ${errors.slice(-800)}`)
-    if (turn.tokensPerRequest !== outputTokens) throw new Error(`${what}: ${turn.tokensPerRequest} tokens per request instead of ${outputTokens}`)
+    const turn = await runLoadClient<HttpTurn>({ file: process.execPath, args, env: process.env, seconds: this.#run.seconds, what: `${side}, ${cellText(cell)}`, tokensPerRequest: outputTokens })
     for (const [label, { process: each }] of this.#frontends) if (each.child.exitCode !== null) throw new Error(`${label} ended with ${each.child.exitCode}`)
     return turn
   }
@@ -155,18 +150,6 @@ class Comparison {
 
 export const cellText = ({ topology, stream, concurrency, outputTokens }: FrontendCell): string =>
   `${topology}, ${stream ? 'streamed' : 'whole'}, ${concurrency} at once, ${outputTokens} tokens`
-
-function runNode(args: readonly string[], timeoutMs: number): Promise<{ output: string; errors: string }> {
-  return new Promise((resolve, reject) => {
-    const child = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'pipe'], timeout: timeoutMs, killSignal: 'SIGKILL' })
-    let output = ''
-    let errors = ''
-    child.stdout.on('data', (chunk: Buffer) => { output += chunk.toString() })
-    child.stderr.on('data', (chunk: Buffer) => { errors += chunk.toString() })
-    child.once('error', reject)
-    child.once('close', () => resolve({ output, errors }))
-  })
-}
 
 /** Runs every cell in every round, in an order that turns from cell to cell. Errors: a turn that does not count. */
 export async function compareFrontends(run: FrontendRun): Promise<FrontendFigures> {

@@ -2,12 +2,12 @@
  * Our router and the real `python -m dynamo.router` in one run: each serves two trivial Python workers, under the same
  * client, turn by turn. `direct` is the client on a worker: what no router can go below.
  */
-import { spawn } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { Deployment, type Managed } from '../interop/deployment.ts'
 import type { DynamoInstallation } from '../interop/dynamo-venv.ts'
 import { repoRoot } from '../test/repo-root.ts'
+import { runLoadClient } from './load-client.ts'
 import { median } from './measure.ts'
 
 /** One turn of the client; also its output. */
@@ -127,14 +127,10 @@ class Comparison {
       '--mode', cell.mode, '--concurrency', cell.concurrency, '--input-tokens', inputTokens, '--output-tokens', cell.outputTokens,
       '--seconds', this.#run.seconds, '--watch-pid', watched.child.pid ?? 0,
     ].map(String)
-    const { output, errors } = await runClient(this.#run.dynamo.python, args, this.#deployment.env, (this.#run.seconds + 60) * 1000)
-    const what = `${target} at ${cell.concurrency}x${cell.outputTokens}`
-    const line = output.trim().split('\n').at(-1) ?? ''
-    if (!line.startsWith('{')) throw new Error(`${what}: the client gave no result: ${errors.slice(-800)}`)
-    const turn = JSON.parse(line) as Turn
-    if (turn.completed === 0) throw new Error(`${what}: no request completed: ${errors.slice(-800)}`)
-    const expected = cell.mode === 'best' ? 0 : cell.outputTokens
-    if (turn.tokensPerRequest !== expected) throw new Error(`${what}: ${turn.tokensPerRequest} tokens per request instead of ${expected}`)
+    const turn = await runLoadClient<Turn>({
+      file: this.#run.dynamo.python, args, env: this.#deployment.env, seconds: this.#run.seconds,
+      what: `${target} at ${cell.concurrency}x${cell.outputTokens}`, tokensPerRequest: cell.mode === 'best' ? 0 : cell.outputTokens,
+    })
     this.#checkDeployment()
     return turn
   }
@@ -154,18 +150,6 @@ class Comparison {
     if (this.#run.profileFolder !== null && ours !== undefined) await this.#deployment.stop(ours)
     await this.#deployment.close(false)
   }
-}
-
-function runClient(python: string, args: readonly string[], env: NodeJS.ProcessEnv, timeoutMs: number): Promise<{ output: string; errors: string }> {
-  return new Promise((resolve, reject) => {
-    const child = spawn(python, args, { env, stdio: ['ignore', 'pipe', 'pipe'], timeout: timeoutMs, killSignal: 'SIGKILL' })
-    let output = ''
-    let errors = ''
-    child.stdout.on('data', (chunk: Buffer) => { output += chunk.toString() })
-    child.stderr.on('data', (chunk: Buffer) => { errors += chunk.toString() })
-    child.once('error', reject)
-    child.once('close', () => resolve({ output, errors }))
-  })
 }
 
 /** Runs every cell in every round, in an order that turns from cell to cell. Errors: a turn that does not count. */
