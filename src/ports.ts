@@ -104,6 +104,8 @@ export interface IncomingRequest {
   readonly metadata: Readonly<Record<string, string>>
   readonly codec: Codec
   readonly body: Uint8Array
+  /** What the body holds, where the caller is in this process; nobody changes it. */
+  readonly value?: JsonObject
   /** `Clock.nowMs` when the frame was complete. */
   readonly receivedAtMs: number
 }

@@ -334,16 +334,34 @@ export class MsgpackCursor {
       case 'binary': return this.readBinary()
       case 'array': {
         const items: MsgpackValue[] = []
-        for (let left = this.readArrayHeader(); left > 0; left -= 1) items.push(this.readValue(depth + 1))
+        for (let left = this.readArrayHeader(); left > 0; left -= 1) items.push(this.#smallInteger() ?? this.readValue(depth + 1))
         return items
       }
       case 'map': {
-        const entries: [string, MsgpackValue][] = []
-        for (let left = this.readMapHeader(); left > 0; left -= 1) entries.push([this.readString(), this.readValue(depth + 1)])
-        return Object.fromEntries(entries)
+        const map: Record<string, MsgpackValue> = {}
+        for (let left = this.readMapHeader(); left > 0; left -= 1) {
+          const key = this.readString()
+          const value = this.readValue(depth + 1)
+          if (key === '__proto__') Object.defineProperty(map, key, { value, writable: true, enumerable: true, configurable: true })
+          else map[key] = value
+        }
+        return map
       }
       default: return this.#expected('a plain value')
     }
+  }
+
+  /** An integer of up to 16 bits, as most token ids are; null for every other item, which stays. */
+  #smallInteger(): number | null {
+    const { bytes, offset } = this
+    const byte = offset < this.end ? (bytes[offset] as number) : 0xc1
+    if (byte < 0x80) {
+      this.offset = offset + 1
+      return byte
+    }
+    if (byte !== 0xcd || this.end - offset < 3) return null
+    this.offset = offset + 3
+    return u16(bytes, offset + 1)
   }
 
   /** Errors: bytes left after the last item. */

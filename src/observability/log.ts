@@ -115,11 +115,22 @@ function lineMethods(level: LogLevel, sink: LogStream): Log {
 
 /** `2026-01-02T03:04:05.678Z  INFO message key=value key="two words"`. Line feeds in texts are escaped: one entry is one line. */
 export function formatLine(label: string, fields: LogFields, message: string, time: Date): string {
-  let line = `${time.toISOString()} ${label} ${message.includes('\n') || message.includes('\r') ? JSON.stringify(message) : message}`
-  for (const [name, value] of Object.entries(fields)) {
+  let line = `${isoTime(time)} ${label} ${message.includes('\n') || message.includes('\r') ? JSON.stringify(message) : message}`
+  for (const name in fields) {
+    const value = fields[name]
     if (value === undefined) continue
     const text = String(value)
-    line += ` ${name}=${typeof value === 'string' && !/^[\w.:/@+-]+$/.test(text) ? JSON.stringify(text) : text}`
+    line += ` ${name}=${typeof value === 'string' && !plainWord.test(text) ? JSON.stringify(text) : text}`
   }
   return `${line}\n`
+}
+
+const plainWord = /^[\w.:/@+-]+$/
+/** The millisecond that was last written, and how. */
+let written = { ms: Number.NaN, text: '' }
+
+function isoTime(time: Date): string {
+  const ms = time.getTime()
+  if (ms !== written.ms) written = { ms, text: time.toISOString() }
+  return written.text
 }

@@ -1,11 +1,14 @@
 /** One try of one request on one worker that answers: relays its frames, edits the first and the last, keeps the booking. */
 import type { Decision } from '../model/decision.ts'
 import { isRetryableElsewhere, type Failure } from '../model/failure.ts'
-import type { CallHandle, CancelKind, Codec, InstanceRecord, ResponseListener } from '../ports.ts'
+import type { CallHandle, CancelKind, InstanceRecord, ResponseListener } from '../ports.ts'
 import type { Router } from '../router/contract.ts'
 import type { GenerateRequest, RequestEdits } from '../dynamo/wire/generate-request.ts'
-import { editOutput, outputTokenIds, peekOutput, reportedCachedTokens, transcodeFrame, type OutputTiming } from '../dynamo/wire/output-frame.ts'
+import type { WireObject } from '../dynamo/wire/body.ts'
+import { cachedTokensOf, editOutput, editRead, outputTokenIds, peekOutput, peekRead, readTokenIds, reportedCachedTokens, transcodeFrame, type OutputAdditions, type OutputPeek, type OutputTiming } from '../dynamo/wire/output-frame.ts'
+import { plainOutput } from '../dynamo/wire/output-item.ts'
 import { DispatchTimer, phaseOf } from './dispatch-timer.ts'
+import { valueWriterOf, type ValueWriter } from './in-process-call.ts'
 import { namedForDecode, type NamedWorker } from './named-rank.ts'
 import type { Leg, RoutedGenerate, RoutedGenerateParts } from './routed-generate.ts'
 import type { RoutedRequest } from './routed-request.ts'
@@ -25,6 +28,13 @@ export interface DecodeAttemptParts {
   readonly waitsForLink: boolean
   /** The worker that computed the prompt, for `routing_data`. */
   readonly prefill: NamedWorker | null
+}
+
+/** One output as it came, and, where the answer's reader takes values, as it was read. */
+interface Incoming {
+  readonly frame: Uint8Array
+  readonly body: Uint8Array
+  readonly value: WireObject | null
 }
 
 /** Frames that wait for a prefill leg before their source is paused. */
@@ -49,9 +59,12 @@ export class DecodeAttempt implements ResponseListener, Leg {
   #relayedFailure: Failure | null = null
   /** Frames that wait for the prefill leg to end well. */
   #held: (() => void)[] | null = null
+  /** The reader of the answer takes outputs as values. */
+  readonly #values: ValueWriter | null
 
   constructor(at: DecodeAttemptParts) {
     this.#at = at
+    this.#values = at.instance.codec === 'msgpack' && at.routed.request.codec === 'msgpack' ? valueWriterOf(at.routed.response) : null
   }
 
   get workerId(): bigint {
@@ -88,8 +101,8 @@ export class DecodeAttempt implements ResponseListener, Leg {
 
   #take(frame: Uint8Array, body: Uint8Array): void {
     const { parts, routed, router, bookingId, instance } = this.#at
-    const { codec } = instance
-    const output = peekOutput(body, codec)
+    const incoming: Incoming = { frame, body, value: this.#values === null ? null : plainOutput(body) }
+    const output = incoming.value === null ? peekOutput(body, instance.codec) : peekRead(incoming.value)
     if (output.failure !== null && routed.mayGoOn(output.failure, this.#outputs > 0)) {
       this.#call?.kill()
       this.#failed(output.failure)
@@ -112,25 +125,30 @@ export class DecodeAttempt implements ResponseListener, Leg {
       routed.lastOutputMs = nowMs
     }
     if (output.failure !== null) this.#relayedFailure = output.failure
-    if (output.finished) this.#noteReuse(body, codec)
-    const relay = (): void => {
-      const isFirst = output.hasData && !routed.relayedAny
-      if (output.tokenCount > 0) this.#count(body, output.tokenCount)
-      if (isFirst || output.finished) this.#relayEdited(body, isFirst, output.finished, nowMs)
-      else this.#relay(frame, body)
-    }
+    if (output.finished) this.#noteReuse(incoming)
     // What ends the answer waits for the prefill leg: a late failure there replaces success.
     if (this.#held === null && output.finished && routed.prefillPending) this.#held = []
-    if (this.#held === null) relay()
-    else this.#hold(relay)
+    if (this.#held === null) this.#pass(incoming, output, nowMs)
+    else this.#hold(() => this.#pass(incoming, output, nowMs))
+  }
+
+  #pass(incoming: Incoming, { hasData, tokenCount, finished }: OutputPeek, nowMs: number): void {
+    const isFirst = hasData && !this.#at.routed.relayedAny
+    if (tokenCount > 0) this.#count(incoming, tokenCount)
+    if (isFirst || finished) this.#relayEdited(incoming, isFirst, finished, nowMs)
+    else this.#relay(incoming)
+  }
+
+  #idsOf({ body, value }: Incoming): readonly number[] {
+    return value === null ? outputTokenIds(body, this.#at.instance.codec) : readTokenIds(value)
   }
 
   /** Tokens that go to the caller: what is held back and dropped must not count as theirs. */
-  #count(body: Uint8Array, tokenCount: number): void {
-    const { routed, router, instance: { codec } } = this.#at
+  #count(incoming: Incoming, tokenCount: number): void {
+    const { routed, router } = this.#at
     routed.outputTokens += tokenCount
-    if (routed.keepsTokens) routed.keepTokens(outputTokenIds(body, codec))
-    if (router.wantsOutputTokens) this.#reportOutput(outputTokenIds(body, codec))
+    if (routed.keepsTokens) routed.keepTokens(this.#idsOf(incoming))
+    if (router.wantsOutputTokens) this.#reportOutput(this.#idsOf(incoming))
     else if (router.settings.trackOutputBlocks) this.#reportOutput()
   }
 
@@ -140,8 +158,8 @@ export class DecodeAttempt implements ResponseListener, Leg {
     if (this.#held?.length === heldMax) this.#pause()
   }
 
-  #noteReuse(body: Uint8Array, codec: Codec): void {
-    const tokens = reportedCachedTokens(body, codec)
+  #noteReuse({ body, value }: Incoming): void {
+    const tokens = value === null ? reportedCachedTokens(body, this.#at.instance.codec) : cachedTokensOf(value)
     if (tokens === null) return
     const { parts, generate, prefill, decision } = this.#at
     parts.observer.onWorkerReused(generate.model, tokens)
@@ -149,20 +167,26 @@ export class DecodeAttempt implements ResponseListener, Leg {
     if (prefill === null) parts.pool.reused(decision, tokens)
   }
 
-  #relay(frame: Uint8Array, body: Uint8Array): void {
+  #relay({ frame, body, value }: Incoming): void {
     const { routed, instance } = this.#at
     const { request, response } = routed
     routed.relaying()
-    const more = request.codec === instance.codec ? response.writeFrame(frame, body) : response.writeItem(transcodeFrame(body, instance.codec, request.codec))
+    const more = value !== null && this.#values !== null ? this.#values.writeValue(value)
+      : request.codec === instance.codec ? response.writeFrame(frame, body) : response.writeItem(transcodeFrame(body, instance.codec, request.codec))
     if (!more) this.#pause()
   }
 
-  #relayEdited(body: Uint8Array, isFirst: boolean, finished: boolean, nowMs: number): void {
+  #relayEdited({ body, value }: Incoming, isFirst: boolean, finished: boolean, nowMs: number): void {
     const { routed, instance, decision, prefill, router, generate } = this.#at
     const { request, response } = routed
     routed.relaying()
     const worker = isFirst ? { ...namedForDecode(router, generate, decision), prefill } : null
-    let edited = editOutput(body, instance.codec, { worker, timing: finished ? this.#timing(nowMs) : null })
+    const additions: OutputAdditions = { worker, timing: finished ? this.#timing(nowMs) : null }
+    if (value !== null && this.#values !== null) {
+      if (!this.#values.writeValue(editRead(value, additions))) this.#pause()
+      return
+    }
+    let edited = editOutput(body, instance.codec, additions)
     if (request.codec !== instance.codec) edited = transcodeFrame(edited, instance.codec, request.codec)
     if (!response.writeItem(edited)) this.#pause()
   }

@@ -3,13 +3,24 @@
  * outputs are decoded once; in JSON, what JSON cannot hold is turned into what it can.
  */
 import { FailureError, type Failure } from '../model/failure.ts'
-import type { CancelKind, Clock, Codec, IncomingRequest, ResponseWriter } from '../ports.ts'
-import { encodeBody, type WireValue } from '../dynamo/wire/body.ts'
+import type { CancelKind, Clock, Codec, IncomingRequest, JsonObject, ResponseWriter } from '../ports.ts'
+import { encodeBody, type WireObject, type WireValue } from '../dynamo/wire/body.ts'
 import { decodeTwoPart } from '../dynamo/wire/frames.ts'
+import { isObject } from '../dynamo/wire/json.ts'
 import { readOutputItem } from '../dynamo/wire/output-item.ts'
 
 /** Items that may wait for a slow reader before the source is paused. */
 const waitingMax = 64
+
+/** A response whose reader is in this process: outputs need not be encoded for it. */
+export interface ValueWriter extends ResponseWriter {
+  /** One output. False: pause the source. */
+  writeValue(value: WireObject): boolean
+}
+
+/** Null: the reader wants bytes. */
+export const valueWriterOf = (response: ResponseWriter): ValueWriter | null =>
+  'writeValue' in response ? (response as ValueWriter) : null
 
 export interface InProcessCall {
   readonly id: string
@@ -37,8 +48,7 @@ export async function* callInBatches(
   call.signal.addEventListener('abort', cancel, { once: true })
   try {
     if (call.signal.aborted) throw new FailureError(left)
-    const body = encodeBody(request, codec)
-    handle({ id: call.id, headers: call.headers, metadata: call.metadata ?? {}, codec, body, receivedAtMs: clock.nowMs() }, writer)
+    handle(new Incoming(request, call, codec, clock.nowMs()), writer)
     for (;;) {
       const items = writer.take()
       if (items.length === 0) {
@@ -59,9 +69,40 @@ export async function* callInBatches(
   }
 }
 
+/** A request whose body is encoded for those alone who ask for it. */
+class Incoming implements IncomingRequest {
+  readonly id: string
+  readonly headers: Readonly<Record<string, string>>
+  readonly metadata: Readonly<Record<string, string>>
+  readonly codec: Codec
+  readonly receivedAtMs: number
+  readonly value?: JsonObject
+  readonly #request: WireValue
+  #body: Uint8Array | null = null
+
+  constructor(request: WireValue, { id, headers, metadata }: InProcessCall, codec: Codec, receivedAtMs: number) {
+    this.id = id
+    this.headers = headers
+    this.metadata = metadata ?? {}
+    this.codec = codec
+    this.receivedAtMs = receivedAtMs
+    this.#request = request
+    // JSON changes values on its way through text.
+    if (codec === 'msgpack' && isObject(request)) this.value = request as JsonObject
+  }
+
+  get body(): Uint8Array {
+    return (this.#body ??= encodeBody(this.#request, this.codec))
+  }
+}
+
 /** Adds the values of the items up to the first failure, which it gives. */
-function readItems(items: readonly Uint8Array[], codec: Codec, values: WireValue[]): Failure | null {
+function readItems(items: readonly Item[], codec: Codec, values: WireValue[]): Failure | null {
   for (const item of items) {
+    if (!(item instanceof Uint8Array)) {
+      values.push(item)
+      continue
+    }
     const { data, failure } = readOutputItem(item, codec)
     if (failure !== null) return failure
     if (data !== undefined) values.push(data)
@@ -69,16 +110,19 @@ function readItems(items: readonly Uint8Array[], codec: Codec, values: WireValue
   return null
 }
 
-const nothing: readonly Uint8Array[] = []
+/** Encoded, or read already. */
+type Item = Uint8Array | WireObject
+
+const nothing: readonly Item[] = []
 
 const left: Failure = { class: 'Cancelled', reason: 'request.cancelled', message: 'the request was ended' }
 
 /** A response stream that is read in lists of items. */
-class ItemQueue implements ResponseWriter {
+class ItemQueue implements ValueWriter {
   onCancel: ((kind: CancelKind) => void) | null = null
   onDrain: (() => void) | null = null
   failure: Failure | null = null
-  #waiting: Uint8Array[] = []
+  #waiting: Item[] = []
   #isFull = false
   #wake: (() => void) | null = null
   #over = false
@@ -94,8 +138,16 @@ class ItemQueue implements ResponseWriter {
   }
 
   writeItem(body: Uint8Array): boolean {
+    return this.#add(body)
+  }
+
+  writeValue(value: WireObject): boolean {
+    return this.#add(value)
+  }
+
+  #add(item: Item): boolean {
     if (this.#over) return true
-    this.#waiting.push(body)
+    this.#waiting.push(item)
     this.#wake?.()
     this.#isFull ||= this.#waiting.length >= waitingMax
     return !this.#isFull
@@ -117,7 +169,7 @@ class ItemQueue implements ResponseWriter {
   }
 
   /** What waits; empty when nothing does. */
-  take(): readonly Uint8Array[] {
+  take(): readonly Item[] {
     if (this.#waiting.length === 0) return nothing
     const items = this.#waiting
     this.#waiting = []

@@ -11,7 +11,7 @@ import { afterPrefillFailure } from '../disagg/fall-back.ts'
 import type { DecodePayload } from '../disagg/hand-over.ts'
 import { canContinue, isMigratable } from '../disagg/migration.ts'
 import type { CancelKind, IncomingRequest, ResponseWriter } from '../ports.ts'
-import { decodeGenerateRequest, type EncodedValue, type GenerateRequest, type RequestEdits } from '../dynamo/wire/generate-request.ts'
+import { readGenerateRequest, type EncodedValue, type GenerateRequest, type RequestEdits } from '../dynamo/wire/generate-request.ts'
 import { encodeItem } from '../dynamo/wire/items.ts'
 import { encodeQueryAnswer, transcodeFrame } from '../dynamo/wire/output-frame.ts'
 import { policyFields, previewWorker, withPolicyClass } from './choose-worker.ts'
@@ -99,7 +99,7 @@ export class RoutedRequest {
     let generate: GenerateRequest
     let stages: RequestStages
     try {
-      generate = withPolicyClass(decodeGenerateRequest(this.request.body, this.request.codec), this.request.metadata)
+      generate = withPolicyClass(readGenerateRequest(this.request), this.request.metadata)
       stages = new RequestStages(this.#parts, this.request, generate, this.#bookingId)
     } catch (error) {
       observer.onStarted(0, 'unknown')

@@ -14,6 +14,10 @@ const textLengthMax = 32_768
 const wordLengthMax = 96
 /** Of each of two generations of remembered words. */
 const wordsMax = 32_768
+/** Parts between added tokens are remembered from this length on: system prompts and the turns before come again and again. UTF-16 units. */
+const partLengthMin = 48
+/** Of all remembered parts of one generation. UTF-16 units. */
+const partLengthsMax = 1_048_576
 /** Entries that are read into the tables before the loop gets its turn. */
 const sliceEntries = 8_192
 
@@ -92,11 +96,14 @@ interface Tables {
   readonly wholeWords: boolean
 }
 
-/** One per model. Memory: two generations of `wordsMax` words, and the tables. Cost: about 0.1 us per known word. */
+/** One per model. Memory: two generations of `wordsMax` words and of `partLengthsMax` units, and the tables. Cost: about 0.1 us per known word. */
 export class WordEncoder {
   readonly #tables: Tables
   readonly #addedPattern: RegExp | null
   readonly #added: ReadonlyMap<string, AddedToken>
+  #parts = new Map<string, readonly number[]>()
+  #olderParts = new Map<string, readonly number[]>()
+  #partLengths = 0
   #known = new Map<string, readonly number[]>()
   #older = new Map<string, readonly number[]>()
 
@@ -120,11 +127,34 @@ export class WordEncoder {
         start = match.index + match[0].length
       }
     }
-    return this.#add(start === 0 ? text : text.slice(start), ids) ? Uint32Array.from(ids) : null
+    return this.#add(start === 0 ? text : text.slice(start), ids) ? new Uint32Array(ids) : null
   }
 
   #add(part: string, ids: number[]): boolean {
-    if (part === '') return true
+    if (part.length < partLengthMin) return part === '' || this.#addWords(part, ids)
+    const known = this.#parts.get(part) ?? this.#olderParts.get(part)
+    if (known !== undefined) {
+      for (let index = 0; index < known.length; index += 1) ids.push(known[index] as number)
+      return true
+    }
+    const start = ids.length
+    if (!this.#addWords(part, ids)) return false
+    this.#remember(part, ids.slice(start))
+    return true
+  }
+
+  #remember(part: string, ids: readonly number[]): void {
+    if (this.#partLengths + part.length > partLengthsMax) {
+      this.#olderParts = this.#parts
+      this.#parts = new Map()
+      this.#partLengths = 0
+    }
+    this.#partLengths += part.length
+    // A copy: what was cut out of a text holds the whole text.
+    this.#parts.set(Buffer.from(part, 'utf8').toString('utf8'), ids)
+  }
+
+  #addWords(part: string, ids: number[]): boolean {
     if (!plainText.test(part)) return false
     let length = 0
     for (const word of part.match(this.#tables.words) ?? []) {

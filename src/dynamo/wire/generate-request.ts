@@ -9,7 +9,7 @@ import type { BlockMmInfo } from '../../model/kv-event.ts'
 import type { RouterConfigOverride, RoutingRequest } from '../../model/routing-request.ts'
 import { KeyTable, MsgpackCursor, MsgpackError, type MsgpackValue } from '../../msgpack/cursor.ts'
 import { MsgpackWriter } from '../../msgpack/writer.ts'
-import type { Codec } from '../../ports.ts'
+import type { Codec, IncomingRequest } from '../../ports.ts'
 import { parseJsonBytes, stringifyJsonBytes } from './json.ts'
 
 type Value = MsgpackValue
@@ -72,6 +72,11 @@ export function decodeGenerateRequest(body: Uint8Array, codec: Codec): GenerateR
     if (error instanceof FailureError) throw error
     throw invalid(`the request body is not valid ${codec}: ${error instanceof Error ? error.message : String(error)}`)
   }
+}
+
+/** The same of a request that has come, which may have been read already. Errors: the same. */
+export function readGenerateRequest(request: Pick<IncomingRequest, 'value' | 'body' | 'codec'>): GenerateRequest {
+  return request.value === undefined ? decodeGenerateRequest(request.body, request.codec) : readValues(request.value as Value)
 }
 
 export function invalid(message: string): FailureError {
@@ -276,6 +281,8 @@ const requiredDefaults: readonly (readonly [string, Value])[] = [
   ['model', 'unknown'], ['stop_conditions', {}], ['sampling_options', {}], ['output_options', {}], ['eos_token_ids', []], ['annotations', []],
 ]
 
+const defaultValues: ValueMap = Object.fromEntries(requiredDefaults)
+
 // ---- JSON and other decoded values -----------------------------------------------------------------------------------------
 
 function readValues(value: Value): GenerateRequest {
@@ -293,8 +300,7 @@ function readValues(value: Value): GenerateRequest {
     field: (name) => value[name],
     forWorker: (edits, codec) => {
       const { dp_rank: _legacy, ...rest } = value
-      const body = editedValues(Object.fromEntries(requiredDefaults), rest, edits)
-      return [codec === 'json' ? stringifyJsonBytes(withoutBytes(body)) : new MsgpackWriter(1024).value(body).finish()]
+      return [codec === 'json' ? stringifyJsonBytes(withoutBytes(editedValues(rest, edits))) : encodedValues(rest, edits)]
     },
   }
 }
@@ -304,10 +310,10 @@ const without = (map: ValueMap, names: readonly string[]): ValueMap =>
   names.length === 0 ? map : Object.fromEntries(Object.entries(map).filter(([name]) => !names.includes(name)))
 
 /** The edits on decoded values. */
-function editedValues(defaults: ValueMap, rest: ValueMap, edits: RequestEdits): ValueMap {
+function editedValues(rest: ValueMap, edits: RequestEdits): ValueMap {
   const { annotations, appendedTokens, bootstrapInfo, override, prefillResult, routing, stopConditions } = edits
   return {
-    ...defaults, ...rest,
+    ...defaultValues, ...rest,
     ...(appendedTokens === undefined || appendedTokens.length === 0 ? {} : { token_ids: [...tokensOf(rest['token_ids'], 'token_ids'), ...appendedTokens] }),
     ...(stopConditions === undefined ? {} : { stop_conditions: { ...mapOf(rest['stop_conditions']), ...stopConditions } }),
     ...(override === undefined ? {} : { router_config_override: { ...mapOf(rest['router_config_override']), ...override } }),
@@ -316,6 +322,16 @@ function editedValues(defaults: ValueMap, rest: ValueMap, edits: RequestEdits): 
     ...(annotations === undefined ? {} : { annotations }),
     routing: { ...without(mapOf(rest['routing']), edits.routingWithout ?? []), ...routing },
   }
+}
+
+/** The same in MessagePack; what was kept encoded goes as it came. */
+function encodedValues(rest: ValueMap, { prefillResult, ...edits }: RequestEdits): Uint8Array {
+  const body = editedValues(rest, edits)
+  const keys = Object.keys(body).filter((key) => prefillResult === undefined || key !== 'prefill_result')
+  const writer = new MsgpackWriter(2048).mapHeader(keys.length + (prefillResult === undefined ? 0 : 1))
+  for (const key of keys) writer.string(key).value(body[key] as Value)
+  if (prefillResult !== undefined) writePrefillResult(writer, prefillResult)
+  return writer.finish()
 }
 
 /** Decodes what was kept encoded. */
@@ -455,11 +471,7 @@ function spliced(body: Uint8Array, found: Scan, edits: RequestEdits): readonly U
   if (appended.length > 0) writeTokens(tail, readTokens(body, found.starts[keyTokens as number] as number), appended)
   if (edits.stopConditions !== undefined) writeMerged(tail.string('stop_conditions'), body, found.starts[keyStop as number] as number, edits.stopConditions)
   if (edits.override !== undefined) writeMerged(tail.string('router_config_override'), body, found.starts[keyOverride as number] as number, edits.override)
-  if (edits.prefillResult !== undefined) {
-    tail.string('prefill_result').mapHeader(2).string('disaggregated_params')
-    writeValue(tail, edits.prefillResult.params)
-    tail.string('prompt_tokens_details').value(edits.prefillResult.promptTokensDetails)
-  }
+  if (edits.prefillResult !== undefined) writePrefillResult(tail, edits.prefillResult)
   if (edits.bootstrapInfo !== undefined) tail.string('bootstrap_info').value(edits.bootstrapInfo)
   if (edits.annotations !== undefined) tail.string('annotations').value(edits.annotations)
   writeMerged(tail.string('routing'), body, found.starts[keyRouting as number] as number, edits.routing, edits.routingWithout)
@@ -471,6 +483,12 @@ function writeTokens(tail: MsgpackWriter, tokens: Uint32Array, appended: readonl
   tail.string('token_ids').arrayHeader(tokens.length + appended.length)
   for (const token of tokens) tail.integer(token)
   for (const token of appended) tail.integer(token)
+}
+
+function writePrefillResult(tail: MsgpackWriter, { params, promptTokensDetails }: NonNullable<RequestEdits['prefillResult']>): void {
+  tail.string('prefill_result').mapHeader(2).string('disaggregated_params')
+  writeValue(tail, params)
+  tail.string('prompt_tokens_details').value(promptTokensDetails)
 }
 
 function writeValue(tail: MsgpackWriter, value: EncodedValue | Value): void {

@@ -33,7 +33,8 @@ export function parseJsonBytes(bytes: Uint8Array): Json {
 /** Encodes a value as compact JSON text. bigints are written bare; binary becomes an array of numbers, as serde writes it. */
 export function stringifyJson(value: unknown): string {
   try {
-    return JSON.stringify(value, plainBinary) ?? 'null'
+    // A replacer costs more than all the rest.
+    return (holdsBinary(value) ? JSON.stringify(value, plainBinary) : JSON.stringify(value)) ?? 'null'
   } catch {
     return stringify(value, (_key, item: unknown) => (item instanceof Uint8Array ? Array.from(item) : item)) ?? 'null'
   }
@@ -64,27 +65,44 @@ function measure(text: string): { nesting: number; digits: number } {
   let nesting = 0
   let run = 0
   let digits = 0
-  let inString = false
+  let escapeAt = -2
   for (let index = 0; index < text.length; index += 1) {
     const unit = text.charCodeAt(index)
-    if (inString) {
-      if (unit === 0x5c) index += 1
-      else if (unit === 0x22) inString = false
-      continue
-    }
     if (unit >= 0x30 && unit <= 0x39) {
       run += 1
       if (run > digits) digits = run
       continue
     }
     run = 0
-    if (unit === 0x22) inString = true
-    else if (unit === 0x7b || unit === 0x5b) {
+    if (unit === 0x22) {
+      // To the end of the string; the engine searches faster than a loop here.
+      let end = text.indexOf('"', index + 1)
+      for (;;) {
+        if (escapeAt !== -1 && escapeAt <= index) escapeAt = text.indexOf('\\', index + 1)
+        if (end < 0) return { nesting, digits }
+        if (escapeAt === -1 || escapeAt > end) break
+        index = escapeAt + 1
+        if (end <= index) end = text.indexOf('"', index + 1)
+      }
+      index = end
+    } else if (unit === 0x7b || unit === 0x5b) {
       depth += 1
       if (depth > nesting) nesting = depth
     } else if (unit === 0x7d || unit === 0x5d) depth -= 1
   }
   return { nesting, digits }
+}
+
+/** Nesting beyond any bound is left to the engine, whose own error it becomes. */
+function holdsBinary(value: unknown, depth = 0): boolean {
+  if (typeof value !== 'object' || value === null) return false
+  if (value instanceof Uint8Array || depth > jsonNestingMax) return true
+  if (Array.isArray(value)) {
+    for (const item of value as readonly unknown[]) if (typeof item === 'object' && item !== null && holdsBinary(item, depth + 1)) return true
+    return false
+  }
+  for (const key in value) if (holdsBinary((value as Record<string, unknown>)[key], depth + 1)) return true
+  return false
 }
 
 function numberOf(text: string): number | bigint {

@@ -78,6 +78,13 @@ export function peekOutput(body: Uint8Array, codec: Codec): OutputPeek {
   return peek
 }
 
+/** The same of an output that was read. */
+export function peekRead(output: ValueMap): OutputPeek {
+  const peek: OutputPeek = { hasData: true, tokenCount: 0, finished: false, failure: null }
+  peekFields(output, peek)
+  return peek
+}
+
 function peekMsgpack(body: Uint8Array, peek: OutputPeek): void {
   const cursor = new MsgpackCursor(body)
   if (!enterData(cursor) || cursor.peek() !== 'map') return
@@ -128,7 +135,10 @@ function peekValue(wrapper: Value, peek: OutputPeek): void {
   const output = item['data']
   if (output === undefined || output === null) return
   peek.hasData = true
-  if (!isMap(output)) return
+  if (isMap(output)) peekFields(output, peek)
+}
+
+function peekFields(output: ValueMap, peek: OutputPeek): void {
   const tokens = output['token_ids']
   if (Array.isArray(tokens)) peek.tokenCount = tokens.length
   peek.finished = output['finish_reason'] !== undefined && output['finish_reason'] !== null
@@ -185,7 +195,11 @@ export function outputTokenIds(body: Uint8Array, codec: Codec): readonly number[
   const wrapper = parseJsonBytes(body) as Value
   const item = isMap(wrapper) ? wrapper['data'] : undefined
   const output = isMap(item) ? item['data'] : undefined
-  const ids = isMap(output) ? output['token_ids'] : undefined
+  return isMap(output) ? readTokenIds(output) : []
+}
+
+/** The same of an output that was read. */
+export function readTokenIds({ token_ids: ids }: ValueMap): readonly number[] {
   return Array.isArray(ids) ? ids.filter((id): id is number => typeof id === 'number') : []
 }
 
@@ -213,17 +227,27 @@ function enterKey(cursor: MsgpackCursor, key: KeyTable): boolean {
 
 /** Prompt tokens from the worker's cache, as the usage of a finished output tells; null when it does not. */
 export function reportedCachedTokens(body: Uint8Array, codec: Codec): number | null {
-  let value: Value
   try {
-    value = codec === 'msgpack' ? new MsgpackCursor(body).readValue() : (parseJsonBytes(body) as Value)
-    for (const name of ['data', 'data', 'completion_usage', 'prompt_tokens_details', 'cached_tokens']) {
-      if (!isMap(value)) return null
-      value = value[name] ?? null
-    }
+    const wrapper = codec === 'msgpack' ? new MsgpackCursor(body).readValue() : (parseJsonBytes(body) as Value)
+    const output = valueAt(wrapper, ['data', 'data'])
+    return isMap(output) ? cachedTokensOf(output) : null
   } catch {
     return null
   }
+}
+
+/** The same of an output that was read. */
+export function cachedTokensOf(output: ValueMap): number | null {
+  const value = valueAt(output, ['completion_usage', 'prompt_tokens_details', 'cached_tokens'])
   return typeof value === 'number' ? value : null
+}
+
+function valueAt(value: Value, path: readonly string[]): Value {
+  for (const name of path) {
+    if (!isMap(value)) return null
+    value = value[name] ?? null
+  }
+  return value
 }
 
 /** The item with `routing_data` added. A body without an output map comes back unchanged. */
@@ -234,6 +258,9 @@ export function editOutput(body: Uint8Array, codec: Codec, additions: OutputAddi
     return body
   }
 }
+
+/** An output that was read with `routing_data` added. */
+export const editRead = (output: ValueMap, additions: OutputAdditions): ValueMap => ({ ...output, routing_data: routingData(output['routing_data'], additions) })
 
 function editMsgpack(body: Uint8Array, additions: OutputAdditions): Uint8Array {
   const cursor = new MsgpackCursor(body)
@@ -274,8 +301,7 @@ function editJson(body: Uint8Array, additions: OutputAdditions): Uint8Array {
   const wrapper = parseJsonBytes(body) as Value
   if (!isMap(wrapper) || !isMap(wrapper['data']) || !isMap(wrapper['data']['data'])) return body
   const output = wrapper['data']['data']
-  const edited = { ...output, routing_data: routingData(output['routing_data'], additions) }
-  return stringifyJsonBytes({ ...wrapper, data: { ...wrapper['data'], data: edited } })
+  return stringifyJsonBytes({ ...wrapper, data: { ...wrapper['data'], data: editRead(output, additions) } })
 }
 
 /** The single answer to a `query_instance_id:` request. */

@@ -2,7 +2,7 @@
 import { KeyTable, MsgpackCursor } from '../../msgpack/cursor.ts'
 import type { Failure } from '../../model/failure.ts'
 import type { Codec } from '../../ports.ts'
-import type { WireValue } from './body.ts'
+import type { WireObject, WireValue } from './body.ts'
 import { decodeItem, readAnnotated } from './items.ts'
 
 /** `data` is undefined when the item has none; `failure` is null unless it is an error. */
@@ -22,7 +22,7 @@ export function readOutputItem(body: Uint8Array, codec: Codec): OutputItem {
 }
 
 /** The output of `{"data":{"data":{…}},"complete_final":false}` in this order; null for every other form, good or bad. */
-function plainOutput(body: Uint8Array): WireValue | null {
+export function plainOutput(body: Uint8Array): WireObject | null {
   try {
     const cursor = new MsgpackCursor(body)
     if (cursor.readMapHeader() !== 2 || cursor.readKey(dataKey, 0) !== 0 || cursor.peek() !== 'map') return null
@@ -34,7 +34,7 @@ function plainOutput(body: Uint8Array): WireValue | null {
   }
 }
 
-function readOutput(cursor: MsgpackCursor): WireValue | null {
+function readOutput(cursor: MsgpackCursor): WireObject | null {
   const output: Record<string, WireValue> = {}
   let hint = 0
   for (let left = cursor.readMapHeader(); left > 0; left -= 1) {
