@@ -1,7 +1,7 @@
 /** Several routers over the same workers: load that each holds is seen by all, ours and Dynamo's, on both event planes. */
 import assert from 'node:assert/strict'
 import { setTimeout as delay } from 'node:timers/promises'
-import { freePort, generateRequest, type Deployment, type Driver, type Managed } from '../deployment.ts'
+import { freePort, generateRequest, parseLossless, type Deployment, type Driver, type Managed } from '../deployment.ts'
 import type { OlderVersion } from '../dynamo-venv.ts'
 import { randomTokens, routerEndpoint, seeded, workerOf, type OverlapAnswer, type Scenario } from '../scenario.ts'
 import { httpPortOf } from './equality.ts'
@@ -194,7 +194,8 @@ async function servesFrontendIndex(deployment: Deployment): Promise<void> {
   const [home] = await deployment.registered('dynamo/backend/generate', 2, mockers, 'mdc') as [bigint]
   const frontend = deployment.warmpath('frontend', ['frontend', '--http-host', '127.0.0.1', '--http-port', await freePort(), '--serve-indexer'])
   await deployment.registered('dynamo/backend/kv_indexer_query', 1, frontend)
-  await ours(deployment, 'ours-client', [...target, '--use-remote-indexer'])
+  const { process: router } = await ours(deployment, 'ours-client', [...target, '--use-remote-indexer'])
+  const url = `http://127.0.0.1:${await httpPortOf(router)}`
   const driver = await deployment.driver()
   const client = deployment.module('real-client', 'dynamo.router', [...target, '--use-remote-indexer'])
   await until('the real client registers', () => client.log().includes('Registered endpoint'), 60_000)
@@ -210,6 +211,15 @@ async function servesFrontendIndex(deployment: Deployment): Promise<void> {
     assert.equal(error, null)
     assert.equal(workerOf(outputs), home, router)
   }
+  // Over HTTP the same is known.
+  const post = async (path: string): Promise<unknown> => parseLossless(await (await fetch(`${url}${path}`, { method: 'POST', body: JSON.stringify({ token_ids: prompt }), signal: AbortSignal.timeout(10_000) })).text())
+  const [explained, overlap, best] = [await post('/explain'), await post('/get_overlap_scores'), await post('/best_worker_id')] as [
+    { worker_id: bigint; candidates: { worker_id: bigint; device_blocks: number }[] }, OverlapAnswer, { worker_id?: bigint } | bigint,
+  ]
+  assert.equal(BigInt(explained.worker_id), home)
+  assert.deepEqual(explained.candidates.map((each) => each.device_blocks).sort(), [0, 8])
+  assert.deepEqual(overlap.workers.map((each) => each.device_blocks).sort(), [0, 8])
+  assert.equal(BigInt(typeof best === 'object' ? best.worker_id as bigint : best), home)
   assert.equal(await deployment.stop(frontend), 0)
   assert.equal(deployment.records('instances', 'dynamo/backend/kv_indexer_query').length, 0, 'the record goes with the frontend')
 }

@@ -3,7 +3,7 @@ import { FailureError } from '../model/failure.ts'
 import type { Clock, Json, JsonObject } from '../ports.ts'
 import type { HttpService } from '../http/service.ts'
 import { callInProcess } from '../standalone/in-process-call.ts'
-import { bestWorker, chosen, explanationAnswer, overlapAnswer, queryOf } from '../standalone/query-endpoints.ts'
+import { afterOverlap, bestWorker, chosen, explanationAnswer, overlapAnswer, queryOf } from '../standalone/query-endpoints.ts'
 import type { FrontendModels } from './frontend-models.ts'
 import type { ServedEntry } from './served-entry.ts'
 
@@ -19,20 +19,21 @@ export function mirrorService(models: FrontendModels, clock: Clock): HttpService
     const { pool, prefill } = entryOf(request)
     return prefill?.isUsable === true ? prefill : pool
   }
-  const best = (request: JsonObject, id: string): ReturnType<typeof bestWorker> => {
+  const afterBest = async <Answer>(request: JsonObject, id: string, answer: (best: ReturnType<typeof bestWorker>) => Answer): Promise<Answer> => {
     const { routed } = promptPool(request)
-    return bestWorker(routed.router, queryOf(request as never), id, routed.setAsideIds())
+    const query = queryOf(request as never)
+    return afterOverlap(routed.remote, query, () => answer(bestWorker(routed.router, query, id, routed.setAsideIds())))
   }
   return {
     generate: (request, call) => callInProcess((incoming, response) => entryOf(request).generate.handle(incoming, response), request, call, clock, 'json') as AsyncIterable<Json>,
-    bestWorkerId: async (request, call) => chosen(best(request, call.id)).workerId,
+    bestWorkerId: (request, call) => afterBest(request, call.id, (best) => chosen(best).workerId),
     overlapScores: async (request) => {
       const query = queryOf(request as never)
-      const { router } = promptPool(request).routed
+      const { router, remote } = promptPool(request).routed
       if (router === null) throw new FailureError({ class: 'Unavailable', reason: 'backend.unavailable', message: 'no worker is known yet' })
-      return overlapAnswer(router.overlap({ ...query.routing, tokens: query.tokens, ...(query.includeShared === undefined ? {} : { includeShared: query.includeShared }) }))
+      return afterOverlap(remote, query, () => overlapAnswer(router.overlap({ ...query.routing, tokens: query.tokens, ...(query.includeShared === undefined ? {} : { includeShared: query.includeShared }) })))
     },
-    explain: async (request, call) => explanationAnswer(best(request, call.id)),
+    explain: (request, call) => afterBest(request, call.id, explanationAnswer),
     health: () => ({ ready: models.list().length > 0, detail: { models: models.list().map(({ name }) => name) } as { [key: string]: Json } }),
   }
 }

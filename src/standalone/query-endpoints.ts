@@ -108,6 +108,20 @@ export function withOverlap(remote: RemoteIndex | null, request: IncomingRequest
   remote.lookUp({ ...query.routing, tokens: query.tokens }, answer)
 }
 
+/** As `withOverlap`, for a caller of this process. Errors: those of `answer`. */
+export async function afterOverlap<Answer>(remote: RemoteIndex | null, query: Query, answer: () => Answer): Promise<Answer> {
+  if (remote === null) return answer()
+  return new Promise((resolve, reject) => {
+    remote.lookUp({ ...query.routing, tokens: query.tokens }, () => {
+      try {
+        resolve(answer())
+      } catch (error) {
+        reject(error as Error)
+      }
+    })
+  })
+}
+
 /** Answers one request with the single value of `answer`, or with the failure that it throws. */
 export function answerOnce(request: IncomingRequest, response: ResponseWriter, answer: (value: WireValue) => WireValue): void {
   try {

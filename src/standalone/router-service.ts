@@ -13,7 +13,7 @@ import type { HttpService } from '../http/service.ts'
 import { callInProcess } from './in-process-call.ts'
 import { refuseOccupiedName, targetMark } from './occupied-name.ts'
 import type { PoolFacts } from './pool.ts'
-import { answerOnce, bestWorker, chosen, explanationAnswer, overlapAnswer, queryOf, withOverlap } from './query-endpoints.ts'
+import { afterOverlap, answerOnce, bestWorker, chosen, explanationAnswer, overlapAnswer, queryOf, withOverlap, type Query } from './query-endpoints.ts'
 import type { RequestObserver } from '../model/request-observer.ts'
 import { ServedIndex } from '../replicas/served-index.ts'
 import { RoutedPool, type RoutedPoolParts } from './routed-pool.ts'
@@ -290,14 +290,19 @@ export class StandaloneRouter {
     return overlapAnswer(router.overlap({ ...query.routing, tokens: query.tokens, ...(query.includeShared === undefined ? {} : { includeShared: query.includeShared }) }))
   }
 
+  async #afterOverlap<Answer>(request: JsonObject, answer: (query: Query) => Answer): Promise<Answer> {
+    const query = queryOf(request as never)
+    return afterOverlap(this.workers.remote, query, () => answer(query))
+  }
+
   /** The same endpoints for callers of this process. */
   httpService(metrics: HttpService['metrics']): HttpService {
     const { clock } = this.#parts
     return {
       generate: (request, call) => callInProcess((incoming, response) => this.generate.handle(incoming, response), request, call, clock, 'json') as AsyncIterable<Json>,
-      bestWorkerId: async (request, call) => chosen(bestWorker(this.workers.router, queryOf(request as never), call.id, this.workers.setAsideIds())).workerId,
-      overlapScores: async (request) => this.#overlap(request as never),
-      explain: async (request, call) => explanationAnswer(bestWorker(this.workers.router, queryOf(request as never), call.id, this.workers.setAsideIds())),
+      bestWorkerId: (request, call) => this.#afterOverlap(request, (query) => chosen(bestWorker(this.workers.router, query, call.id, this.workers.setAsideIds())).workerId),
+      overlapScores: (request) => this.#afterOverlap(request, () => this.#overlap(request as never)),
+      explain: (request, call) => this.#afterOverlap(request, (query) => explanationAnswer(bestWorker(this.workers.router, query, call.id, this.workers.setAsideIds()))),
       health: () => ({ ready: this.#state === 'ready', detail: { state: this.#state, workers: this.workers.router?.workerCount ?? 0 } as { [key: string]: Json } }),
       ...(metrics === undefined ? {} : { metrics }),
     }
