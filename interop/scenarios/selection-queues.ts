@@ -16,7 +16,7 @@ interface Profile extends WaitingSetup {
 function singleProfile(dice: Dice): Profile {
   return {
     yaml: null, classNames: [], hasEvents: dice.chance(0.6),
-    env: { DYN_ROUTER_QUEUE_THRESHOLD: dice.of(['0', '0.05', '0.3']), DYN_ROUTER_QUEUE_POLICY: dice.of(['fcfs', 'wspt']) },
+    env: { DYN_ROUTER_QUEUE_THRESHOLD: dice.of(['0', '0.05', '0.3']), DYN_ROUTER_QUEUE_POLICY: dice.of(['fcfs', 'wspt', 'lcfs']) },
   }
 }
 
@@ -51,8 +51,8 @@ async function part(deployment: Deployment, name: string, seed: number, steps: n
   const file = join(deployment.folder, `${name}.yaml`)
   if (profile.yaml !== null) writeFileSync(file, profile.yaml)
   const sides = await services(deployment, name, {
-    // What waits is judged by what it found on arrival, and nothing ends by age.
-    DYN_ROUTER_OVERLAP_REFRESH_AFTER_SECS: '0', DYN_ROUTER_ACTIVE_REQUEST_EXPIRY_SECS: '36000', DYN_ROUTER_TTL_SECS: '36000',
+    // What waits is judged by what it found on arrival, or always by what it finds when it goes; nothing ends by age.
+    DYN_ROUTER_OVERLAP_REFRESH_AFTER_SECS: dice.of(['0', '0', '0.000001']), DYN_ROUTER_ACTIVE_REQUEST_EXPIRY_SECS: '36000', DYN_ROUTER_TTL_SECS: '36000',
     ...(profile.hasEvents ? {} : { DYN_ROUTER_USE_KV_EVENTS: 'false' }), ...(profile.yaml === null ? {} : { DYN_ROUTER_POLICY_CONFIG: file }), ...profile.env,
   })
   const run = new WaitingDifferential(dice, sides, profile)

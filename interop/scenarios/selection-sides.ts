@@ -45,7 +45,7 @@ export async function call(side: Side, method: string, path: string, body?: Body
   const response = await fetch(`${side.url}${path}`, {
     method, headers: body === undefined ? headers : { 'content-type': 'application/json', ...headers }, ...(body === undefined ? {} : { body: stringifyJson(body) }),
     signal: AbortSignal.timeout(20_000),
-  })
+  }).catch((error: unknown) => { throw new Error(`${side.url}: no answer to ${method} ${path} ${stringifyJson(body ?? null).slice(0, 1500)}`, { cause: error }) })
   const text = await response.text()
   return { status: response.status, body: text === '' ? null : parseLossless(text) }
 }

@@ -39,6 +39,7 @@ const workerIds = [1, 2, 3, 4, 5, 6]
 /** Workers up to this id have one rank, the others two. */
 const singleMax = 4
 const openMax = 14
+const sessions = ['s1', 's2', 's3', 's4']
 
 export class WaitingDifferential {
   readonly #dice: Dice
@@ -183,6 +184,14 @@ export class WaitingDifferential {
     }
   }
 
+  /** Sometimes of a session that none of the open requests is of: those would wait for it before they wait in the queue. */
+  #inSession(body: Body): Body {
+    if (body['pinned_worker'] !== undefined || body['affinity_target'] !== undefined || !this.#dice.chance(0.15)) return body
+    const open = new Set([...this.#open.values()].map(({ body: { session_id: session } }) => session))
+    const free = sessions.filter((session) => !open.has(session))
+    return free.length === 0 ? body : { ...body, session_id: this.#dice.of(free) }
+  }
+
   #headers(): Record<string, string> {
     const { classNames } = this.#setup
     return classNames.length > 0 && this.#dice.chance(0.8) ? { 'x-dynamo-meta-policy-class': this.#dice.of(classNames) } : {}
@@ -200,7 +209,8 @@ export class WaitingDifferential {
       return
     }
     const id = this.#newId()
-    const body = { ...this.#question(), selection_id: id }
+    const question = { ...this.#question(), selection_id: id }
+    const body = path === '/select' ? question : this.#inSession(question)
     const headers = this.#headers()
     this.#open.set(id, { id, path, body, headers, real: new OpenCall(this.#real, path, body, headers), ours: new OpenCall(this.#ours, path, body, headers) })
     await this.#settle(path)
