@@ -20,9 +20,13 @@ const files = ['src', 'test', 'interop', 'bench']
   .filter((file) => filters.length === 0 || filters.some((filter) => file.includes(filter)))
   .sort()
 
-const counts = { passed: 0, failed: 0 }
+const counts = { passed: 0, failed: 0, skipped: 0 }
 const stream = run({ files, concurrency: 2, timeout: 120_000 })
-stream.on('test:pass', (event) => { if (event.details.type !== 'suite') counts.passed += 1 })
+stream.on('test:pass', (event) => {
+  if (event.details.type === 'suite') return
+  if (event.skip === undefined || event.skip === false) counts.passed += 1
+  else counts.skipped += 1
+})
 stream.on('test:fail', (event) => { if (event.details.type !== 'suite') counts.failed += 1 })
 stream.compose(new spec()).pipe(process.stdout)
 stream.on('close', () => finish())
@@ -34,6 +38,7 @@ function finish(): void {
   finished = true
   setImmediate(() => {
     if (files.length === 0) counts.failed += 1
+    if (counts.skipped > 0) process.stdout.write(`\n${counts.skipped} skipped, with the reason beside each\n`)
     process.stdout.write(`\n${counts.passed} passed, ${counts.failed} failed\n`)
     process.exitCode = counts.failed === 0 ? 0 : 1
   })
