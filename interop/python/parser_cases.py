@@ -264,6 +264,36 @@ FAMILIES = {
     "gemma4": battery("gemma4", None, gemma) + more("gemma4", ("plain quotes", '<|tool_call>call:get_weather{city:"Rome"}<tool_call|>'), ("bare words", "<|tool_call>call:get_weather{city:Rome,days:2}<tool_call|>"), ("no call prefix", '<|tool_call>get_weather{city:<|"|>Rome<|"|>}<tool_call|>')),
 }
 
+def dsml_spaced(calls):
+    def parameter(k, v):
+        return f'<｜DSML｜ parameter name="{k}" string="{"true" if isinstance(v, str) else "false"}">{v if isinstance(v, str) else dumps(v)}</｜DSML｜ parameter>\n'
+    return "\n\n<｜DSML｜ calls>\n" + "".join(f'<｜DSML｜ invoke name="{name}">\n' + "".join(parameter(k, v) for k, v in args.items()) + "</｜DSML｜ invoke>\n" for name, args in calls) + "</｜DSML｜ calls>"
+
+
+def minimax_m3(calls):
+    mark = "]<]minimax[>["
+    def value(v):
+        if isinstance(v, dict):
+            return "".join(f"{mark}<{k}>{value(x)}{mark}</{k}>" for k, x in v.items())
+        if isinstance(v, list):
+            return "".join(f"{mark}<item>{value(x)}{mark}</item>" for x in v)
+        return v if isinstance(v, str) else dumps(v)
+    return f"{mark}<tool_call>\n" + "".join(f'{mark}<invoke name="{name}">' + "".join(f"{mark}<{k}>{value(v)}{mark}</{k}>" for k, v in args.items()) + f"{mark}</invoke>\n" for name, args in calls) + f"{mark}</tool_call>"
+
+
+FAMILIES["deepseek_v41"] = battery("deepseek_v41", None, dsml_spaced, "deepseek_v41") + more(
+    "deepseek_v41", ("no separator", "Hi." + dsml_spaced([("get_weather", ROME)]).lstrip()), ("no block", 'Hi <｜DSML｜ invoke name="get_weather">\n<｜DSML｜ parameter name="city" string="true">Rome</｜DSML｜ parameter>\n</｜DSML｜ invoke> bye'), ("empty block", "A" + dsml_spaced([]) + "B"),
+    ("no string mark", dsml_spaced([("get_weather", {"city": "Rome", "days": 3})]).replace(' string="true"', "").replace(' string="false"', "")), ("newlines in a value", dsml_spaced([("get_weather", {"city": "a\n b\n"})])), ("bad JSON value", dsml_spaced([("get_weather", {"days": 3})]).replace(">3<", ">three<")),
+    ("JSON arguments", '<｜DSML｜ calls>\n<｜DSML｜ invoke name="get_weather">\n{"city": "Rome", "days": 3}\n</｜DSML｜ invoke>\n</｜DSML｜ calls>'), ("JSON arguments, one line", '<｜DSML｜ calls><｜DSML｜ invoke name="get_weather">{"city": "Rome"}</｜DSML｜ invoke></｜DSML｜ calls>'), ("bad JSON arguments", '<｜DSML｜ calls><｜DSML｜ invoke name="get_weather">{"city": Rome}</｜DSML｜ invoke></｜DSML｜ calls>'),
+    ("no blanks", dsml_block("calls")([("get_weather", ROME)])), ("form of before", dsml_block("tool_calls")([("get_weather", ROME)])), ("one good, one cut", dsml_spaced([("get_weather", ROME), ("get_time", ZONE)])[:-80]), ("almost a block", "a \n\n<｜DSML｜oops> b"), ("more in the header", dsml_spaced([("get_weather", ROME)]).replace('name="get_weather"', 'name="get_weather" id="1"')),
+    ("text between invokes", dsml_spaced([("get_weather", ROME), ("get_time", ZONE)]).replace("</｜DSML｜ invoke>\n<", "</｜DSML｜ invoke>\nx\n<")), ("text before a parameter", dsml_spaced([("get_weather", ROME)]).replace('name="get_weather">\n', 'name="get_weather">\nx\n')), ("same parameter twice", dsml_spaced([("get_weather", ROME)]).replace("</｜DSML｜ invoke>", '<｜DSML｜ parameter name="city" string="true">Oslo</｜DSML｜ parameter>\n</｜DSML｜ invoke>')), reasoning="deepseek_v41")
+FAMILIES["deepseek_v41"] += [dict(case, name=case["name"] + ", calls alone", reasoning=None) for case in FAMILIES["deepseek_v41"] if case["name"] in ("one call", "text around", "plain text")]
+FAMILIES["minimax_m3"] = battery("minimax_m3", None, minimax_m3) + more(
+    "minimax_m3", ("no outer tag", minimax_m3([("get_weather", ROME)]).replace("]<]minimax[>[<tool_call>", "").replace("]<]minimax[>[</tool_call>", "")), ("values of the wrong types", minimax_m3([("get_weather", {"city": "12", "days": "three", "metric": "maybe", "scale": "abc", "tags": "no list"})])), ("values by their types", minimax_m3([("get_weather", {"days": " 3 ", "metric": "True", "scale": "1.0", "tags": '["a", 1]', "place": '{"x": 1}'})])),
+    ("an unknown parameter", minimax_m3([("get_weather", {"other": "12", "more": '{"a": 1}', "text": "hello"})])), ("null", minimax_m3([("get_weather", {"city": "null", "days": "null"})])), ("nested", minimax_m3([("get_weather", {"place": {"a": {"b": "x"}, "list": ["1", "2"]}, "tags": ["a", "b"]})])), ("entities", minimax_m3([("get_weather", {"city": "a &lt; b &amp; c"})])), ("many lines", minimax_m3([("get_weather", {"city": "\n a\n b\n"})])),
+    ("same parameter twice", minimax_m3([("get_weather", ROME)]).replace("]<]minimax[>[</invoke>", "]<]minimax[>[<city>Oslo]<]minimax[>[</city>]<]minimax[>[</invoke>")), ("empty block", "A " + minimax_m3([]) + " B"), ("name without quotes", minimax_m3([("get_weather", ROME)]).replace('"get_weather"', "get_weather")), ("single quotes", minimax_m3([("get_weather", ROME)]).replace('"get_weather"', "'get_weather'")), ("empty value", minimax_m3([("get_weather", {"city": ""})])), ("blanks between", minimax_m3([("get_weather", {"city": "Rome", "days": 2})]).replace("]<]minimax[>[<", "\n]<]minimax[>[<")),
+    ("no value end", minimax_m3([("get_weather", ROME)]).replace("]<]minimax[>[</city>", "")), ("no invoke end", minimax_m3([("get_weather", ROME)]).replace("]<]minimax[>[</invoke>", "")), ("plain tags", minimax_m3([("get_weather", ROME)]).replace("]<]minimax[>[", "")))
+
 GUIDED = [
     ("required", "[" + '{"name": "get_weather", "parameters": {"city": "Rome"}}' + "]", "required"),
     ("required, two", '[{"name": "get_weather", "parameters": {"city": "Rome"}}, {"name": "get_time", "parameters": {"zone": "東京 🙂"}}]', "required"),
@@ -350,6 +380,8 @@ FAMILIES["together"] = (
     + together("nemotron_nano", "nemotron_nano", lambda calls: "\n".join(qwen_xml(*c) for c in calls)) + together("hermes", "basic", lambda calls: "".join("<tool_call>" + named(*c) + "</tool_call>" for c in calls))
 )
 
+FAMILIES["together"] += together("deepseek_v41", "deepseek_v41", dsml_spaced) + together("minimax_m3", "minimax_m3", minimax_m3, "<mm:think>", "</mm:think>")
+
 FAMILIES["names"] = [
     dict(name=f"reasoning {name}, {what}", tool=None, reasoning=name, text=text, tools=False, **({"body": {"chat_template_kwargs": args}} if args else {}))
     for name, (start, end) in {**{name: THINK for name in ["glm45", "nemotron_deci", "qwen3_coder", "glm47", "kimi_k2", "deepseek_v41", "deepseek_v3", "nemotron3", "deepseek-v4", "deepseekv4"]}, "minimax-m3": ("<mm:think>", "</mm:think>")}.items()
@@ -358,6 +390,8 @@ FAMILIES["names"] = [
     dict(name=f"tools {name}", tool=name, reasoning=None, text="A " + text)
     for name, text in {"qwen3": "<tool_call>" + named("get_weather", ROME) + "</tool_call>", "glm45": glm("get_weather", ROME), "kimi_k25": kimi([("get_weather", ROME)]), "deepseek-v4": dsml_block("tool_calls")([("get_weather", ROME)]), "deepseekv4": dsml_block("tool_calls")([("get_weather", ROME)]), "gemma-4": gemma([("get_weather", ROME)])}.items()
 ] + [dict(name="gemma-4 thoughts, " + what, tool=None, reasoning="gemma-4", text="<|channel>thought\nI think.<channel|>Answer.", special=True, tools=False, body={"chat_template_kwargs": args}) for what, args in [("on", {"enable_thinking": True}), ("off", {"enable_thinking": False})]]
+
+FAMILIES["names"] += [dict(name=f"tools {name}", tool=name, reasoning=None, text="A " + minimax_m3([("get_weather", {"city": "Rome", "tags": ["a"]})])) for name in ["minimax-m3", "minimax-m3-nom", "minimax_m3_nom"]]
 
 # Recorded only when asked for by name: the original needs the vocabulary that it reads channels with (TIKTOKEN_ENCODINGS_BASE).
 ON_REQUEST = {"harmony": harmony_cases("harmony", "gpt_oss"), "harmony_calls": harmony_cases("harmony", None), "harmony_thoughts": harmony_cases(None, "gpt_oss")}

@@ -1,8 +1,9 @@
 /** Which parser reads the output of a request: by the names on the model's card, the tools and the choice among them. */
-import { deepseekV3, deepseekV31, deepseekV32, deepseekV4 } from './deepseek-formats.ts'
+import { deepseekV3, deepseekV31, deepseekV32, deepseekV4, deepseekV41 } from './deepseek-formats.ts'
 import { GuidedCalls } from './guided-calls.ts'
 import { HarmonyParser } from './harmony.ts'
 import { anyJson, hermes, jamba, llama3Json, mistral, nemotronDeci, phi4, qwen25 } from './json-formats.ts'
+import { minimaxM3 } from './minimax-m3-format.ts'
 import type { OutputParser, ParseRequest, ParserNames } from './output-parser.ts'
 import { isThinkingOn, reasoningFormats, type ReasoningFormat } from './reasoning-formats.ts'
 import { plainStage, StagedParser, type SplitterChoice, type TextStage } from './staged-parser.ts'
@@ -15,14 +16,18 @@ const toolFormats: Readonly<Record<string, ToolFormat>> = {
   hermes, qwen25, qwen3: hermes, llama3_json: llama3Json, mistral, phi4, jamba, nemotron_deci: nemotronDeci, default: anyJson, pythonic,
   qwen3_coder: qwen3Coder, nemotron_nano: qwen3Coder, minimax_m2: minimaxM2,
   deepseek_v3: deepseekV3, deepseek_v3_1: deepseekV31, deepseek_v3_2: deepseekV32, deepseek_v4: deepseekV4, 'deepseek-v4': deepseekV4, deepseekv4: deepseekV4,
+  minimax_m3: minimaxM3, 'minimax-m3': minimaxM3, minimax_m3_nom: minimaxM3, 'minimax-m3-nom': minimaxM3,
   glm45: glm47, glm47, kimi_k2: kimiK2, kimi_k25: kimiK2, gemma4, 'gemma-4': gemma4,
 }
+
+/** Read only where thoughts are read in the same form, as there; without tools, too, and then left out. */
+const unifiedFormats: Readonly<Record<string, ToolFormat>> = { deepseek_v41: deepseekV41 }
 
 const harmony = 'harmony'
 const gptOss = 'gpt_oss'
 
 /** Names that are served, as a card may hold them. */
-export const toolParserNames: readonly string[] = [...Object.keys(toolFormats), harmony]
+export const toolParserNames: readonly string[] = [...Object.keys(toolFormats), ...Object.keys(unifiedFormats), harmony]
 export const reasoningParserNames: readonly string[] = [...Object.keys(reasoningFormats), gptOss, 'minimax_append_think']
 
 /** What is wrong with the names of a card, for a warning; empty when nothing is. */
@@ -34,7 +39,7 @@ export function unknownParsers(names: ParserNames): readonly string[] {
 }
 
 const keepSpecialFor = {
-  toolCall: [harmony, 'gemma4', 'gemma-4', 'kimi_k2', 'kimi_k25'],
+  toolCall: [harmony, 'gemma4', 'gemma-4', 'kimi_k2', 'kimi_k25', 'minimax_m3', 'minimax-m3', 'minimax_m3_nom', 'minimax-m3-nom'],
   reasoning: [gptOss, 'gemma4', 'gemma-4', 'kimi_k25', 'mistral', 'minimax_m3', 'minimax-m3', 'deepseek_v41'],
 }
 
@@ -51,12 +56,14 @@ export function outputParserMaker(names: ParserNames, request: ParseRequest): ((
     return () => new HarmonyParser(demanded ? { ...reads, stage: new GuidedCalls(request.toolChoice, plainStage) } : reads)
   }
   const splitter = splitterOf(names, request)
-  const format = readsCalls && names.toolCall !== null ? toolFormats[names.toolCall] : undefined
+  const unified = names.toolCall !== null && names.toolCall === names.reasoning ? unifiedFormats[names.toolCall] : undefined
+  const format = unified ?? (readsCalls && names.toolCall !== null ? toolFormats[names.toolCall] : undefined)
   // A model whose template holds the marker: its thoughts stay in the content, marked.
   const appends = names.reasoning === 'minimax_append_think' && !request.guided && !demanded
   if (splitter === null && format === undefined && !demanded && !appends) return undefined
   const prefix = appends ? '<think>' : ''
-  return () => new StagedParser({ splitter, stage: stageOf(format, request, demanded), singleCall: request.singleCall, prefix })
+  const callsMax = !readsCalls ? 0 : request.singleCall ? 1 : Infinity
+  return () => new StagedParser({ splitter, stage: stageOf(format, request, demanded), callsMax, prefix })
 }
 
 function stageOf(format: ToolFormat | undefined, request: ParseRequest, demanded: boolean): TextStage {

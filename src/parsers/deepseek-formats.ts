@@ -61,3 +61,49 @@ function dsml(kind: string): ToolFormat {
 
 export const deepseekV32: ToolFormat = dsml('function_calls')
 export const deepseekV4: ToolFormat = dsml('tool_calls')
+
+const spacedStart = '<｜DSML｜ calls>'
+const spacedEnd = '</｜DSML｜ calls>'
+const spacedInvoke = '<｜DSML｜ invoke name="'
+const spacedInvokeEnd = '</｜DSML｜ invoke>'
+const spacedParameter = /^\s*<｜DSML｜ parameter name="([^"]*)" string="(true|false)">(.*?)<\/｜DSML｜ parameter>/s
+
+/** Arguments as one JSON object or as parameters with nothing between them; null when they are neither. */
+function spacedArguments(body: string): string | null {
+  const text = body.trim()
+  if (text.startsWith('{')) return isJson(text) ? compactJson(text) : null
+  const members = new Map<string, string>()
+  let rest = text
+  while (rest !== '') {
+    const [whole, key, mark, value] = spacedParameter.exec(rest) ?? []
+    if (whole === undefined || key === undefined || value === undefined || members.has(key) || (mark === 'false' && !isJson(value))) return null
+    members.set(key, mark === 'true' ? JSON.stringify(value) : compactJson(value))
+    rest = rest.slice(whole.length).trim()
+  }
+  return objectText(members)
+}
+
+/** The calls of a block; null when one of them cannot be read. */
+function spacedCalls(block: string): ToolCall[] | null {
+  const calls: ToolCall[] = []
+  for (const piece of block.split(spacedInvoke).slice(1)) {
+    const end = piece.indexOf(spacedInvokeEnd)
+    if (end < 0) break
+    const head = piece.indexOf('">')
+    const given = head < 0 || head > end ? null : spacedArguments(piece.slice(head + '">'.length, end))
+    if (given === null) return null
+    calls.push({ name: piece.slice(0, head), arguments: given })
+  }
+  return calls
+}
+
+/** V4.1: `<｜DSML｜ calls>` with blanks in its tags. A block with a call that cannot be read stays as it is. */
+export const deepseekV41: ToolFormat = {
+  starts: [`\n\n${spacedStart}`, spacedStart, spacedInvoke],
+  keepsBlanks: true,
+  block: (marker) => new MarkerEnd([marker === spacedInvoke ? spacedInvokeEnd : spacedEnd], marker.length),
+  read(block, complete) {
+    const calls = spacedCalls(block)
+    return calls === null ? { calls: [], content: complete ? block : '' } : { calls, content: '' }
+  },
+}

@@ -37,7 +37,7 @@ const granite: ReasoningFormat = {
 export const reasoningFormats: Readonly<Record<string, ReasoningFormat>> = {
   basic, qwen3: basic, qwen3_coder: basic, glm45: basic, glm47: basic, nemotron_deci: basic, kimi_k2: basic,
   step3: forced, deepseek_r1: deepseekR1, deepseek_v3: deepseekV3, deepseek_v3_1: deepseekV3, deepseek_v3_2: deepseekR1,
-  deepseek_v4: deepseekV4, 'deepseek-v4': deepseekV4, deepseekv4: deepseekV4, deepseek_v41: deepseekV4,
+  deepseek_v4: deepseekV4, 'deepseek-v4': deepseekV4, deepseekv4: deepseekV4, deepseek_v41: { ...deepseekV4, toolStarts: ['<｜DSML｜ calls>', '<｜DSML｜ invoke name='] },
   nemotron_nano: nemotronNano, nemotron3, nemotron_v3: nemotron3,
   kimi: { starts: ['◁think▷'], ends: ['◁/think▷'], beginsInside: false, neverInPrompt: true }, kimi_k25: kimiK25,
   mistral: { starts: ['[THINK]'], ends: ['[/THINK]'], beginsInside: true, gate: 'effort' },

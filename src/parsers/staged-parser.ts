@@ -19,7 +19,8 @@ export interface StagedOptions {
   /** Null: everything is content. */
   readonly splitter: SplitterChoice | null
   readonly stage: TextStage
-  readonly singleCall: boolean
+  /** Further calls are left out. */
+  readonly callsMax: number
   /** Put before the content. */
   readonly prefix?: string
 }
@@ -86,10 +87,10 @@ export class StagedParser implements OutputParser {
   }
 
   #wanted(calls: readonly ToolCall[]): readonly ToolCall[] {
-    if (!this.#options.singleCall || calls.length === 0) return calls
+    if (this.#options.callsMax === Infinity || calls.length === 0) return calls
     return calls.filter(({ continues }) => {
       if (continues !== true) this.#calls += 1
-      return this.#calls === 1
+      return this.#calls <= this.#options.callsMax
     })
   }
 }

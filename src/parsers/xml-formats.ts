@@ -17,14 +17,16 @@ interface XmlRules {
 
 const named: Readonly<Record<string, string>> = { lt: '<', gt: '>', amp: '&', quot: '"', apos: "'" }
 
-const withoutEntities = (value: string): string =>
+/** With the characters that entities stand for. */
+export const withoutEntities = (value: string): string =>
   value.replace(/&(?:#(\d+)|#x([0-9a-fA-F]+)|(lt|gt|amp|quot|apos));/g, (whole, decimal: string | undefined, hex: string | undefined, name: string | undefined) => {
     if (name !== undefined) return named[name] as string
     const point = decimal === undefined ? Number.parseInt(hex as string, 16) : Number(decimal)
     return point <= 0x10ffff ? String.fromCodePoint(point) : whole
   })
 
-const unquoted = (name: string): string => name.trim().replace(/^(["'])(.*)\1$/s, '$2')
+/** A name without its quotes. */
+export const unquoted = (name: string): string => name.trim().replace(/^(["'])(.*)\1$/s, '$2')
 
 /** `<tag=NAME>BODY</tag>` one behind the other. `rest`: what a body without its end may run into. */
 function* elements(text: string, open: string, close: string, strict: boolean): Generator<{ readonly name: string; readonly body: string; readonly closed: boolean; readonly last: boolean }> {
