@@ -15,6 +15,8 @@ export interface Improvement {
   readonly why: string
   /** What ours must be there. */
   readonly check?: (ours: unknown) => boolean
+  /** What ours must be there instead, in the form of the recording: one of these, in every field. */
+  readonly instead?: readonly unknown[]
   /** It depends on chance whether it shows. */
   readonly byChance?: boolean
 }
@@ -44,15 +46,22 @@ function covers({ at }: Improvement, path: string): boolean {
   return wanted.length <= parts.length && wanted.every((part, index) => part === '*' || part === parts[index])
 }
 
-/** What is neither equal nor named, and what is named but not there. `ours`: the played calls by number. */
-export function unexplained(found: readonly Difference[], named: readonly Improvement[], ours: readonly unknown[]): string[] {
+/** What is neither equal nor named, and what is named but not there. `ours`: the played calls by number; `shaped`: gives `instead` the form of `ours`. */
+export function unexplained(found: readonly Difference[], named: readonly Improvement[], ours: readonly unknown[], shaped: (wanted: unknown) => unknown): string[] {
   const left = found.filter(({ path }) => !named.some((improvement) => covers(improvement, path)))
   const idle = named.filter((improvement) => improvement.byChance !== true && !found.some(({ path }) => covers(improvement, path)))
   const wrong = named.filter(({ at, check }) => check !== undefined && !check(valueAt(ours, at)))
   return [
     ...left.map(show), ...idle.map(({ at, why }) => `${at}: equal, though named as an improvement (${why})`),
     ...wrong.map(({ at, why }) => `${at}: not as it should be (${why}): ${text(valueAt(ours, at))}`),
+    ...named.flatMap((improvement) => otherThanWanted(improvement, ours, shaped)),
   ]
+}
+
+/** What differs from the nearest of the outcomes that are wanted instead of the recorded one. */
+function otherThanWanted({ at, why, instead }: Improvement, ours: readonly unknown[], shaped: (wanted: unknown) => unknown): string[] {
+  const all = (instead ?? []).map((wanted) => differences(at, shaped(wanted), valueAt(ours, at))).sort((left, right) => left.length - right.length)
+  return (all[0] ?? []).map((difference) => `${show(difference).replace(': recorded', ': wanted')} (${why})`)
 }
 
 const valueAt = (tree: unknown, path: string): unknown =>

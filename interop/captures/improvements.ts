@@ -1,9 +1,12 @@
 /** Where ours differs from the recording on purpose, capture by capture; the reasons stand in docs/compatibility.md, too. Numbers are those of the calls. */
 import type { Improvement } from './compare.ts'
 import type { PlayOptions } from './player.ts'
+import type { Outcome } from './capture.ts'
+import { decodeOnly, fourTokensDecodeOnly, recordedOutcome, secondPrefill, streamedDecodeOnly, twoTokensBothStages, twoTokensDecodeOnly, unnamed, withRouting } from './wanted.ts'
 
 export const playOptions: Readonly<Record<string, PlayOptions>> = {
   http_card_mismatch: { usable: { w1: 1 } },
+  disagg_prefill_killed_then_request: { goneBefore: 7 },
 }
 
 /** Captures of decoded text. */
@@ -11,21 +14,24 @@ export const textCaptures = new Set(['http_streaming', 'http_stop_strings', 'htt
 
 const calls = (first: number, last: number): number[] => Array.from({ length: last - first + 1 }, (_, index) => first + index)
 
-type Answered = { readonly answer?: { readonly status?: number; readonly body?: { readonly error?: unknown }; readonly events?: readonly unknown[] }; readonly legs?: readonly { readonly worker: string; readonly ended: string }[] } | undefined
-
-/** An error there, an answer here: whole, and from the pool that answers. */
-const answered = (call: number, why: string, more: Partial<Improvement> = {}): Improvement => ({
-  at: `${call}`, why, ...more, check: (ours) => {
-    const { answer, legs } = (ours as Answered) ?? {}
-    const isWhole = legs?.some(({ worker, ended }) => worker === '<decode 1>' && ended === 'done') === true
-    return answer?.status === 200 && answer.body?.error === undefined && !JSON.stringify(answer.events ?? []).includes('"error"') && isWhole
-  },
-})
+/** An error there, an answer here, which must be one of these in every field. */
+const served = (call: number, why: string, ...instead: readonly Outcome[]): Improvement => ({ at: `${call}`, why, instead })
 
 const status = (call: number, value: number, why: string): Improvement[] => [
   { at: `${call}.answer.status`, why, check: (ours) => ours === value },
   { at: `${call}.answer.body`, why },
 ]
+
+/** The legs that the call had there, then a decode worker. */
+const afterFailure = (capture: string, reference: Outcome): Outcome => decodeOnly(recordedOutcome(capture, 0).legs ?? [], reference)
+
+const openExtension = 'unknown members of nvext are passed over, with a warning'
+
+/** An answer of two tokens with a third. */
+const threeTokens = (outcome: Outcome): Outcome => JSON.parse(JSON.stringify(outcome)
+  .replace('"content":"!\\""', '"content":"!\\"#"').replace('"completion_tokens":2', '"completion_tokens":3').replace('<prompt> + 2', '<prompt> + 3').replace('"max_tokens":2', '"max_tokens":3')) as Outcome
+
+const dies = recordedOutcome('disagg_prefill_dies_before_output_no_migration', 0)
 
 const fallBack = 'decode workers compute the prompt when prefill fails'
 
@@ -37,33 +43,32 @@ const decodeByLoad: Improvement[] = calls(0, 3).map((call) => ({
 }))
 
 export const improvements: Readonly<Record<string, readonly Improvement[]>> = {
-  disagg_trtllm_null_ctx: [answered(0, fallBack)],
+  disagg_trtllm_null_ctx: [served(0, fallBack, afterFailure('disagg_trtllm_null_ctx', fourTokensDecodeOnly))],
   disagg_sglang_prefill_fails_after_handoff: [{
     at: '0.answer.events', why: 'how many tokens come before the failure is a race', byChance: true,
     check: (ours) => JSON.stringify((ours as readonly unknown[]).slice(-2)) === JSON.stringify([{ data: { error: { message: '<message>', type: 'internal_server_error', code: 500 } } }, { data: '[DONE]' }]),
   }],
-  disagg_prefill_raises: [answered(0, fallBack), answered(1, fallBack)],
-  disagg_prefill_no_params: [answered(0, fallBack)],
-  disagg_prefill_empty: [answered(0, fallBack)],
+  disagg_prefill_raises: [served(0, fallBack, afterFailure('disagg_prefill_raises', fourTokensDecodeOnly)), served(1, fallBack, afterFailure('disagg_prefill_raises', streamedDecodeOnly))],
+  disagg_prefill_no_params: [served(0, fallBack, afterFailure('disagg_prefill_no_params', fourTokensDecodeOnly))],
+  disagg_prefill_empty: [served(0, fallBack, afterFailure('disagg_prefill_empty', fourTokensDecodeOnly))],
   disagg_prefill_killed_then_request: [
-    ...calls(1, 6).map((call) => answered(call, fallBack)),
-    { at: '7.answer.body.data', why: 'a model that was ready once stays' }, { at: '8.answer', why: 'health counts what is served' },
+    ...calls(1, 6).map((call) => served(call, fallBack, twoTokensDecodeOnly)),
+    { at: '7.answer.body.data', why: 'a model that was ready once stays' },
   ],
-  disagg_prefill_graceful_exit: [answered(1, fallBack), { at: '2.answer.body.data', why: 'a model that was ready once stays' }],
+  disagg_prefill_graceful_exit: [served(1, fallBack, twoTokensDecodeOnly), { at: '2.answer.body.data', why: 'a model that was ready once stays' }],
   disagg_decode_only_with_needs: status(1, 503, '/health is truthful'),
   disagg_prefill_only: [...status(1, 503, '/health is truthful'), { at: '2.answer.body', why: 'every error says what to do' }],
   disagg_enforce_flag: [{ at: '0.answer.body.data.0.owned_by', why: 'the server names itself', check: (ours) => ours === 'warmpath' }],
   disagg_query_instance_id: [0, 1].map((call): Improvement => ({ at: `${call}.answer`, why: 'both stages are named' })),
-  disagg_pinned_workers: [answered(3, 'a worker named without its stage is sought in both pools')],
-  disagg_agent_hints: [...[0, 6, 8, 9].map((call) => answered(call, 'unknown members of nvext are passed over, with a warning')), ...status(7, 503, 'no worker with the taint: nobody is there now')],
-  disagg_topology_required: [answered(6, 'a prefill worker whose domain no decode worker shares is passed over')],
-  disagg_prefill_dies_before_output_no_migration: calls(0, 3).map((call) => answered(call, 'another prefill worker is asked', { byChance: true })),
+  disagg_agent_hints: [served(0, openExtension, recordedOutcome('disagg_agent_hints', 1)), ...[6, 8, 9].map((call) => served(call, openExtension, threeTokens(twoTokensBothStages))), ...status(7, 503, 'no worker with the taint: nobody is there now')],
+  disagg_topology_required: [served(6, 'a prefill worker whose domain no decode worker shares is passed over', withRouting(twoTokensDecodeOnly, { prefill_worker_id: '<prefill other>' }, { zone: 'own' }))],
+  disagg_prefill_dies_before_output_no_migration: calls(0, 3).map((call) => ({ ...served(call, 'another prefill worker is asked', dies, secondPrefill(dies)), byChance: true })),
   http_endpoints: [
     ...['0.answer.body.data.0', '1.answer.body'].map((at) => ({ at: `${at}.owned_by`, why: 'the server names itself', check: (ours: unknown) => ours === 'warmpath' })),
     ...[8, 9, 10, 27].map((call) => ({ at: `${call}.answer.body`, why: 'every error says what to do' })),
-    ...[5, 6, 21, 22, 23].map((call) => ({ at: `${call}.answer`, why: 'routes of the rest of the API, which has tests of its own', byChance: true })),
+    { at: '6.answer.status', why: 'a page to read the API', check: (ours) => ours === 200 }, { at: '6.answer.text', why: 'the page' },
   ],
-  http_chat_validation: [{ at: '59', why: 'unknown members of nvext are passed over, with a warning', check: (ours) => (ours as { readonly answer: { readonly status: number } }).answer.status === 200 }, { at: '80', why: "the recording's tokenizer makes more tokens of this prompt than the context holds, ours fewer", byChance: true }],
+  http_chat_validation: [served(59, openExtension, unnamed(recordedOutcome('http_chat_validation', 81))), ...['answer.body.usage', 'legs.0.request.token_ids'].map((field) => ({ at: `80.${field}`, why: "the recording's tokenizer makes more tokens of this prompt than the context holds, ours fewer", byChance: true }))],
   http_worker_failures: [
     ...[0, 4].map((call) => ({ at: `${call}.answer.body.details`, why: 'the status says it', check: (ours: unknown) => ours === undefined })),
     ...[1, 3, 5].map((call): Improvement => ({ at: `${call}.answer`, why: 'the status of a stream is that of its first output', check: (ours) => (ours as { readonly status: number }).status === (call === 3 ? 400 : 500) })),
@@ -73,6 +78,6 @@ export const improvements: Readonly<Record<string, readonly Improvement[]>> = {
   http_stop_strings: cutByTokens(7),
   mocker_disagg: decodeByLoad,
   disagg_two_decode_components_ambiguous: [
-    { at: '1.answer.body.data', why: 'components whose cards agree are one pool' }, answered(2, 'components whose cards agree are one pool'),
+    { at: '1.answer.body.data', why: 'components whose cards agree are one pool' }, served(2, 'components whose cards agree are one pool', twoTokensBothStages),
   ],
 }

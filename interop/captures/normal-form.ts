@@ -91,6 +91,10 @@ class Namer {
     this.#prompt = (requests[0]?.request['token_ids'] as readonly unknown[] | undefined) ?? null
     this.#zone = /_(.)$/.exec(requests[0]?.label ?? '')?.[1] ?? null
     for (const { label } of requests) if (!this.#workers.has(label)) this.#workers.set(label, this.#next(poolOf(label)))
+    for (const { label, first } of requests) {
+      const params = first?.['disaggregated_params'] ?? null
+      if (params !== null) this.#handed.push({ by: this.#workers.get(label) as string, params })
+    }
   }
 
   #next(kind: string): string {
@@ -111,10 +115,7 @@ class Namer {
     const request = this.value('', logged.request)
     const params = logged.first?.['disaggregated_params'] ?? null
     let handed: unknown
-    if (params !== null) {
-      this.#handed.push({ by: worker, params })
-      if (typeof params === 'object' && 'bootstrap_room' in params) handed = this.value('', params)
-    }
+    if (params !== null && typeof params === 'object' && 'bootstrap_room' in params) handed = this.value('', params)
     return {
       worker,
       ...(this.#zone === null ? {} : { zone: logged.label.endsWith(`_${this.#zone}`) ? 'own' : 'other' }),

@@ -9,6 +9,8 @@ export interface PlayOptions {
   /** Workers that the frontend uses once `label` has joined or left; default: all that live. */
   readonly usable?: Readonly<Record<string, number>>
   readonly args?: readonly string[]
+  /** Before this call discovery has forgotten the workers that were killed. */
+  readonly goneBefore?: number
 }
 
 export interface Played {
@@ -75,6 +77,7 @@ export class Player {
   async play(steps: readonly Step[]): Promise<Played[]> {
     const played: Played[] = []
     for (const step of steps) {
+      if (step.op === 'call' && played.length === this.#options.goneBefore) await this.#forgotten()
       if (step.op === 'call') played.push(await this.call(step))
       else await this.#do(step)
     }
@@ -118,6 +121,17 @@ export class Player {
     this.#frontend = null
     this.#usable = 0
     this.#turn += 1
+  }
+
+  /** Records of the dead go when their lease ends. */
+  async #forgotten(): Promise<void> {
+    for (const [label, worker] of this.#workers) {
+      if (worker.hasLeft || !isDead(worker)) continue
+      await until(`the records of ${label} are gone`, async () => (await this.#get('/health'))?.includes(`${worker.id}`) === false, waitMs)
+      this.#workers.set(label, { ...worker, hasLeft: true })
+      this.#usable -= 1
+    }
+    await this.settle()
   }
 
   async #start(label: string, args: readonly string[]): Promise<void> {

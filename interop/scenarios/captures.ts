@@ -72,7 +72,7 @@ function compare(name: string, played: readonly Played[]): void {
     return shaped({ answer, ...(recorded.legs === undefined ? {} : { legs: outcome.legs ?? [] }) })
   })
   const found = played.flatMap(({ step: { recorded } }, index) => (recorded === undefined ? [] : differences(`${index}`, shaped(recorded), ours[index])))
-  const wrong = unexplained(found, improvements[name] ?? [], ours)
+  const wrong = unexplained(found, improvements[name] ?? [], ours, (wanted) => shaped(wanted as Outcome))
   if (wrong.length > 0) throw new Error(`${name}: ${wrong.length} differences to the recording (number of the call, field)\n${wrong.join('\n')}`)
 }
 

@@ -13,11 +13,10 @@ const mapOf = (value: MsgpackValue | undefined): ValueMap =>
 const idOf = (value: MsgpackValue | undefined): WorkerId | null => (typeof value === 'number' || typeof value === 'bigint' ? BigInt(value) : null)
 
 /** Hints for the prefill stage: its own pin; the decode worker's pin and rank are not its business. */
-export function prefillHints(generate: GenerateRequest, pool: RoutedPool): RoutingHints {
+export function prefillHints(generate: GenerateRequest): RoutingHints {
   const { pin: _pin, dpRank: _dpRank, ...hints } = generate.routing
   const routing = mapOf(generate.field('routing'))
-  const backend = idOf(routing['backend_instance_id'])
-  const workerId = idOf(routing['prefill_worker_id']) ?? (backend !== null && pool.lookup(backend) !== undefined ? backend : null)
+  const workerId = idOf(routing['prefill_worker_id']) ?? idOf(routing['backend_instance_id'])
   const rank = routing['prefill_dp_rank']
   const dpRank = typeof rank === 'number' && rank !== 0xffffffff ? rank : null
   if (workerId !== null) return { ...hints, pin: { workerId, dpRank } }

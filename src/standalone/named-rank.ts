@@ -2,7 +2,6 @@
 import type { Router } from '../router/contract.ts'
 import type { GenerateRequest } from '../dynamo/wire/generate-request.ts'
 import { prefillHints } from './decode-constraint.ts'
-import type { RoutedPool } from './routed-pool.ts'
 
 /** A worker, and its rank unless the engine is to choose that. */
 export interface NamedWorker {
@@ -15,9 +14,9 @@ export const namedForDecode = (router: Router | null, { routing }: GenerateReque
   ({ workerId, dpRank: choosesRanks(router) ? dpRank : (routing.pin?.dpRank ?? routing.dpRank ?? null) })
 
 /** Who was chosen to compute the prompt, likewise. */
-export function namedForPrefill(router: Router | null, generate: GenerateRequest, pool: RoutedPool, { workerId, dpRank }: { readonly workerId: bigint; readonly dpRank: number }): NamedWorker {
+export function namedForPrefill(router: Router | null, generate: GenerateRequest, { workerId, dpRank }: { readonly workerId: bigint; readonly dpRank: number }): NamedWorker {
   if (choosesRanks(router)) return { workerId, dpRank }
-  const asked = prefillHints(generate, pool)
+  const asked = prefillHints(generate)
   return { workerId, dpRank: asked.pin?.dpRank ?? asked.dpRank ?? null }
 }
 

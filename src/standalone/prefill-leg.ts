@@ -57,7 +57,7 @@ export class PrefillLeg implements ResponseListener, Leg {
   constructor(at: PrefillLegParts) {
     this.#at = at
     const card = at.pool.card(at.decision.workerId)
-    this.named = namedForPrefill(at.router, at.generate, at.pool, at.decision)
+    this.named = namedForPrefill(at.router, at.generate, at.decision)
     this.#handOver = new HandOver({ bootstrap: card?.bootstrap ?? null, dpRank: this.named.dpRank, dpSize: card?.dpSize ?? 1, random: at.parts.random })
   }
 
@@ -83,6 +83,8 @@ export class PrefillLeg implements ResponseListener, Leg {
     const { dpRank } = this.named
     const edits: RequestEdits = {
       routing: { prefill_worker_id: decision.workerId, ...(dpRank === null ? {} : { prefill_dp_rank: dpRank, dp_rank: dpRank }) },
+      // Without a pin the caller's rank is one of the decode worker's.
+      ...(dpRank === null && !decision.pinned ? { routingWithout: ['dp_rank'] } : {}),
       stopConditions: { max_tokens: 1 },
       ...(this.#handOver.bootstrapInfo === null ? {} : { bootstrapInfo: this.#handOver.bootstrapInfo }),
       ...(appendedTokens.length === 0 ? {} : { appendedTokens }),

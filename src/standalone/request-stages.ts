@@ -56,7 +56,7 @@ export class RequestStages {
 
   prefillRequest(pool: RoutedPool): StageRequest {
     const { model, tokens } = this.#generate
-    const hints = prefillHints(this.#generate, pool)
+    const hints = prefillHints(this.#generate)
     const excluded = new Set([...this.failedPrefill, ...unreachablePrefillWorkers(pool, this.#parts.pool, this.failedDecode)])
     return { request: { ...hints, requestId: this.#bookingId, model, tokens }, excluded, requested: hints.pin ?? null }
   }

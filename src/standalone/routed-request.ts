@@ -449,7 +449,7 @@ export class RoutedRequest {
     const prefill = prefillPool === null || wanted === null ? null : stages.prefill.preview(prefillPool, wanted, wanted.requested)
     this.relaying()
     this.response.writeItem(encodeQueryAnswer(this.request.codec, {
-      ...namedForDecode(pool.router, generate, answer), prefill: prefillPool === null || prefill === null || prefill.kind === 'refused' ? null : namedForPrefill(prefillPool.router, generate, prefillPool, prefill),
+      ...namedForDecode(pool.router, generate, answer), prefill: prefillPool === null || prefill === null || prefill.kind === 'refused' ? null : namedForPrefill(prefillPool.router, generate, prefill),
     }, generate.tokens))
     this.response.end()
     this.#over = true
