@@ -21,6 +21,8 @@ export interface ContractOptions {
   readonly createStore: () => Promise<DiscoveryStore>
   /** The largest integer that the store keeps whole; left out: any u64. */
   readonly integerMax?: bigint
+  /** Everything is followed from the start on, so a watch may begin before a record of another process has come here. */
+  readonly followsFromStart?: boolean
 }
 
 const bucket: Bucket = 'v1/instances'
@@ -91,6 +93,12 @@ export function discoveryContract(options: ContractOptions): void {
     const [owner, reader] = [await started(await store.open()), await started(await store.open())]
     await owner.put(bucket, 'ns/comp/ep/1', { n: 1 })
     await owner.put(bucket, 'ns/other/ep/1', { n: 1 })
+    if (options.followsFromStart === true) {
+      const early = new Recorder()
+      const watch = reader.watch(bucket, 'ns', early.listener)
+      await until('the records are here', () => early.lines.filter((line) => line.startsWith('put')).length === 2)
+      watch.close()
+    }
     const seen = new Recorder()
     reader.watch(bucket, 'ns/comp/ep', seen.listener)
     assert.deepEqual(seen.lines, [], 'nothing is delivered before watch returns')

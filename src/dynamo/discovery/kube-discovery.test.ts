@@ -73,7 +73,7 @@ function suite(name: string, skip: string | false, start: () => Promise<KubeServ
     return new Cluster(server as KubeServer, name === 'double' ? `ns-${clusters}` : 'default')
   }
 
-  discoveryContract({ name: `kubernetes, ${name}`, skip, holdsAnyText: false, integerMax: 2n ** 63n - 1n, createStore: async () => cluster() })
+  discoveryContract({ name: `kubernetes, ${name}`, skip, holdsAnyText: false, integerMax: 2n ** 63n - 1n, followsFromStart: true, createStore: async () => cluster() })
 
   const on = (what: string, body: (cluster: Cluster) => Promise<void>): void => {
     test(`kubernetes, ${name}: ${what}`, { skip }, async () => {
