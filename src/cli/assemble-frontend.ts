@@ -5,7 +5,7 @@ import { routerSettingsOf } from '../config/router-settings.ts'
 import { parsePrefillErrorPolicy } from '../disagg/fall-back.ts'
 import { cardFileSource } from '../frontend/card-file-source.ts'
 import type { FrontendModelsOptions, PoolStage } from '../frontend/frontend-models.ts'
-import { FrontendService } from '../frontend/frontend-service.ts'
+import { FrontendService, type FrontendServiceParts } from '../frontend/frontend-service.ts'
 import type { ProcessLog } from '../observability/log.ts'
 import { createRouterMetrics, type RouterMetrics } from '../observability/router-metrics.ts'
 import { FrontendMetrics } from '../openai/frontend-metrics.ts'
@@ -55,6 +55,8 @@ export interface AssembledFrontend {
 }
 
 /** Not started yet. `live`: settings that change while it runs; null: none do. */
+const unreadMend = 'Put `warmpath router --router-durable-kv-events` between, or start the workers without --durable-kv-events'
+
 export function assembleFrontend(config: ParsedConfig<'frontend'>, planes: FrontendPlanes, live: LiveSettings<'frontend'> | null = null): AssembledFrontend {
   const { discovery, clock, random, log } = planes
   const { values } = config
@@ -69,17 +71,9 @@ export function assembleFrontend(config: ParsedConfig<'frontend'>, planes: Front
     prefix: values.metricsPrefix, models: () => service.models.figures().map((model) => ({ ...model, migrationLimit: values.migrationLimit })),
     ranks: () => rankFigures(service.models.pools), tokenizerCache: () => tokenizerCounts(service.models.list()),
   })
-  const { server } = planes
-  const indexes = server === undefined || !values.serveIndexer || mode !== null ? null : new ServedIndexes({
-    discovery, server, clock, log, codec: values.requestPlaneCodec === 'json' ? 'json' : 'msgpack', isApproximate: !options.useKvEvents,
-    measured: (name, handler) => metered(metrics.endpoint(name), clock, handler),
-    // A plain decode stage has no index.
-    sources: () => [...service.models.pools].filter(({ kind }) => kind !== 'decode' || options.conditional !== null)
-      .map(({ endpoints, model, routed }) => ({ endpoints, modelName: model, router: routed.router })),
-  })
+  const served = mode === null ? servedIndexes(config, planes, metrics, () => service.models.pools) : null
   const service = new FrontendService({
-    ...planes, options, served: server === undefined || indexes === null ? null : { server, indexes }, onPools: () => indexes?.changed(),
-    onUnread: durableHintOf(planes, 'Put `warmpath router --router-durable-kv-events` between, or start the workers without --durable-kv-events'), observer: metrics.requests, observerOf: (role, model) => ({ ...metrics.ofPool(role, model).requests, onStage: api.stages.onStage, onServed: api.stages.onServed }),
+    ...planes, options, served, onPools: () => served?.indexes.changed(), onUnread: durableHintOf(planes, unreadMend), observer: metrics.requests, observerOf: (role, model) => ({ ...metrics.ofPool(role, model).requests, onStage: api.stages.onStage, onServed: api.stages.onServed }),
     service: {
       namespace: values.namespace, namespacePrefix: values.namespacePrefix, requirePrefill: values.requirePrefill,
       shutdownTimeoutMs: values.shutdownTimeoutSeconds * 1000,
@@ -133,6 +127,20 @@ export function assembleFrontend(config: ParsedConfig<'frontend'>, planes: Front
 /** Null: by cached prefix and load. The preset of `--load-aware` means that mode too, as in Dynamo. */
 function selectionMode({ values }: ParsedConfig<'frontend'>): SelectionMode | null {
   return values.routerMode === 'kv' || values.loadAware ? null : (values.routerMode as SelectionMode)
+}
+
+/** The indexes of the pools for others, when they are to be served; a plain decode stage has none. */
+function servedIndexes({ values }: ParsedConfig<'frontend'>, planes: FrontendPlanes, metrics: RouterMetrics, pools: () => Iterable<LivePool>): NonNullable<FrontendServiceParts['served']> | null {
+  const { server } = planes
+  if (server === undefined || !values.serveIndexer) return null
+  const isConditional = conditionalDisaggOf(values) !== null
+  const indexes = new ServedIndexes({
+    ...planes, server, codec: values.requestPlaneCodec === 'json' ? 'json' : 'msgpack', isApproximate: !values.useKvEvents,
+    measured: (name, handler) => metered(metrics.endpoint(name), planes.clock, handler),
+    sources: () => [...pools()].filter(({ kind }) => kind !== 'decode' || isConditional)
+      .map(({ endpoints, model, routed }) => ({ endpoints, modelName: model, router: routed.router })),
+  })
+  return { server, indexes }
 }
 
 /** The prefill stage never tracks active blocks. Decode workers that may compute prompts are chosen by their caches too. */
