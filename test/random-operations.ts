@@ -167,6 +167,7 @@ class Episode {
       ...(draw.chance(10) ? { allowedWorkerIds: new Set(draw.some(ids)) } : {}), ...(draw.chance(10) ? { excludedWorkerIds: new Set(draw.some(ids)) } : {}),
       ...(draw.chance(10) ? { requiredTaints: [draw.one(taintNames)] } : {}), ...(draw.chance(5) ? { dpRank: draw.below(3) } : {}),
       ...(draw.chance(15) ? { preferredTaints: new Map(draw.some(taintNames).map((taint) => [taint, draw.one([-1, -0.25, 0.5, 2])])) } : {}),
+      ...(draw.chance(10) && ids.length > 0 ? { affinity: { workerId: draw.one([...ids, 999n]), dpRank: draw.one([null, 0, 1]) } } : {}),
       ...(draw.chance(15) ? { override: { ...(draw.chance(50) ? { assumeKvReuse: draw.chance(50) } : {}), ...(draw.chance(50) ? { trackPrefillTokens: draw.chance(50) } : {}) } } : {}),
     }
   }

@@ -83,7 +83,10 @@ export class ReferenceRouter {
     const sharedCacheMultiplier = this.#sharedCache === undefined ? 0 : settings.sharedCacheMultiplier ?? 0.5
     const role = settings.role === 'encode' ? 'aggregated' : settings.role
     const pool = { weights: { ...settings, sharedCacheMultiplier, ...parameters }, hitWeights: settings, blockSize: settings.blockSize, role }
-    const considered = request.pin === undefined ? ranks : ranks.filter((rank) => rank.workerId === request.pin?.workerId && rank.dpRank === request.pin.dpRank)
+    const pinned = request.pin === undefined ? ranks : ranks.filter((rank) => rank.workerId === request.pin?.workerId && rank.dpRank === request.pin.dpRank)
+    const there = referenceScores(pinned, plain, pool).map(({ rank }) => rank)
+      .filter((rank) => rank.workerId === request.affinity?.workerId && (request.affinity.dpRank ?? rank.dpRank) === rank.dpRank)
+    const considered = there.length > 0 && policy?.type !== 'dynamo-two-tier-cost-fn' ? there : pinned
     return policy?.type === 'dynamo-two-tier-cost-fn' ? referenceTwoTier(considered, plain, settings.blockSize, policy.parameters) : referenceScores(considered, plain, pool)
   }
 

@@ -23,7 +23,7 @@ import { Admission, type QueueReport } from './admission.ts'
 import { Bookings } from './bookings.ts'
 import { decisionOf, effectivePrefillTokens } from './decision-of.ts'
 import { hashedPrompt, type Prompt } from './prompt.ts'
-import { heldToAffinity } from './affinity.ts'
+import { affinitySlots, pinnedAgainstAffinity } from './affinity.ts'
 import { areAllBusy, bestCachedTokens } from './waiting-test.ts'
 import type { BoundCounts, ChangeableSettings, LoadRow, KvRouterPorts, OverlapQuery, OverlapReport, Router, RouterSettings } from './contract.ts'
 import { explainSelection } from './explanation.ts'
@@ -294,7 +294,10 @@ export class KvRouter implements Router {
 
   /** The candidates of a choice: where the request belongs, if that may be. */
   #collectHeld(request: RoutingRequest): Refusal | null {
-    return this.#collect(request.affinity === undefined || this.#scoring.twoTier !== null ? request : heldToAffinity(this.#directory, request))
+    const affinity = this.#scoring.twoTier === null ? request.affinity : undefined
+    const refused = this.#collect(affinity === undefined ? request : pinnedAgainstAffinity(this.#directory, request))
+    if (refused === null && affinity !== undefined && request.pin === undefined) this.#selection.keep(affinitySlots(this.#directory, affinity))
+    return refused
   }
 
   #collect(request: RoutingRequest): Refusal | null {

@@ -29,6 +29,19 @@ export class Selection {
     collectCandidates(this.table, workers, allSlots, request, overload)
   }
 
+  /** Leaves only the candidates among these slots; without effect when none is. Before they are measured. */
+  keep(slots: readonly RankSlot[]): void {
+    const { slot, taintFactor, count } = this.table
+    let kept = 0
+    for (let row = 0; row < count; row++) {
+      if (!slots.includes(slot[row]!)) continue
+      slot[kept] = slot[row]!
+      taintFactor[kept] = taintFactor[row]!
+      kept += 1
+    }
+    if (kept > 0) this.table.count = kept
+  }
+
   /** Starts with one rank that was given. Preferred taints do not count. */
   collectOne(slot: RankSlot): void {
     this.table.slot[0] = slot
