@@ -281,6 +281,28 @@ def minimax_m3(calls):
     return f"{mark}<tool_call>\n" + "".join(f'{mark}<invoke name="{name}">' + "".join(f"{mark}<{k}>{value(v)}{mark}</{k}>" for k, v in args.items()) + f"{mark}</invoke>\n" for name, args in calls) + f"{mark}</tool_call>"
 
 
+def kimi_k3(calls):
+    kinds = {str: "string", bool: "boolean", int: "number", float: "number", list: "array", dict: "object"}
+    def argument(k, v):
+        return f'<|open|>argument key="{k}" type="{kinds[type(v)]}"<|sep|>{v if isinstance(v, str) else dumps(v)}<|close|>argument<|sep|>'
+    return "<|open|>tools<|sep|>" + "".join(f'<|open|>call tool="{name}" index="{at + 1}"<|sep|>' + "".join(argument(k, v) for k, v in args.items()) + "<|close|>call<|sep|>" for at, (name, args) in enumerate(calls)) + "<|close|>tools<|sep|>"
+
+
+def kimi_k3_cases(tool, reasoning):
+    think, response = "<|open|>think<|sep|>Hm.<|close|>think<|sep|>", "<|open|>response<|sep|>I look.<|close|>response<|sep|>"
+    one = kimi_k3([("get_weather", ROME)])
+    json_call = lambda text: f'<|open|>tools<|sep|><|open|>call tool="get_weather" index="1"<|sep|><|open|>json<|sep|>{text}<|close|>json<|sep|><|close|>call<|sep|><|close|>tools<|sep|>'
+    return battery(tool, None, kimi_k3, reasoning) + more(
+        tool, ("thought, answer, call", think + response + one + "<|close|>message<|sep|>"), ("thought and answer", think + response + "<|close|>message<|sep|>"), ("thought only", think), ("open thought", think[:-10]), ("answer only", response), ("open answer", response[:-28]), ("answer without its start", "I look.<|close|>response<|sep|>" + one),
+        ("thought without its start", "Hm.<|close|>think<|sep|>" + response), ("end of the message", response + "<|close|>message<|sep|><|end_of_msg|>"), ("message opened", '<|open|>message role="assistant"<|sep|>' + think + response), ("thought and call", think + one), ("call in an open thought", "<|open|>think<|sep|>Hm." + one), ("two thoughts", think + think + response), ("two answers", response + response), ("text between", think + " x " + response + " y " + one),
+        ("JSON arguments", json_call('{"city": "Rome", "days": 1.0}')), ("bad JSON arguments", json_call('{"city": Rome}')), ("JSON, on lines", json_call('\n{"city": "Rome"}\n')), ("no call end", one.replace("<|close|>call<|sep|>", "")), ("no tools end", one.replace("<|close|>tools<|sep|>", "")), ("no tools start", one.replace("<|open|>tools<|sep|>", "")), ("no argument end", one.replace("<|close|>argument<|sep|>", "")), ("no index", one.replace(' index="1"', "")),
+        ("no type", one.replace(' type="string"', "")), ("types that lie", kimi_k3([("get_weather", {"city": "12"})]).replace('"string"', '"number"')), ("text for a number", kimi_k3([("get_weather", {"days": 3})]).replace(">3<", ">three<")), ("null", kimi_k3([("get_weather", {"days": 3})]).replace('"number"<|sep|>3', '"null"<|sep|>null')), ("blanks in the markers", response.replace("response", " response ") + one.replace("call tool", " call tool").replace("tools", " tools ")), ("newlines in a value", kimi_k3([("get_weather", {"city": "a\n b\n"})])), ("markers in a value", kimi_k3([("get_weather", {"city": "a <|x|> <b>"})])),
+        ("quotes in a name", one.replace('"get_weather"', '"get&quot;weather"')), ("tool of another order", one.replace('tool="get_weather" index="1"', 'index="1" tool="get_weather"')), ("same argument twice", one.replace("<|close|>call<|sep|>", '<|open|>argument key="city" type="string"<|sep|>Oslo<|close|>argument<|sep|><|close|>call<|sep|>')), ("text in a call", one.replace("<|close|>call<|sep|>", "x<|close|>call<|sep|>")), ("text between calls", kimi_k3([("get_weather", ROME), ("get_time", ZONE)]).replace("<|close|>call<|sep|>", "<|close|>call<|sep|>\n")), reasoning=reasoning)
+
+
+FAMILIES["kimi_k3"] = kimi_k3_cases("kimi_k3", "kimi_k3")
+FAMILIES["kimi_k3_alone"] = [dict(case, name=case["name"] + what, tool=tool, reasoning=reasoning) for case in FAMILIES["kimi_k3"] for what, tool, reasoning in [(", calls alone", "kimi_k3", None), (", thoughts alone", None, "kimi_k3")]
+                             if case["name"] in ("one call", "text around", "plain text", "no tools", "thought, answer, call", "thought and answer", "open thought", "answer only", "thought and call", "text between")]
 FAMILIES["deepseek_v41"] = battery("deepseek_v41", None, dsml_spaced, "deepseek_v41") + more(
     "deepseek_v41", ("no separator", "Hi." + dsml_spaced([("get_weather", ROME)]).lstrip()), ("no block", 'Hi <｜DSML｜ invoke name="get_weather">\n<｜DSML｜ parameter name="city" string="true">Rome</｜DSML｜ parameter>\n</｜DSML｜ invoke> bye'), ("empty block", "A" + dsml_spaced([]) + "B"),
     ("no string mark", dsml_spaced([("get_weather", {"city": "Rome", "days": 3})]).replace(' string="true"', "").replace(' string="false"', "")), ("newlines in a value", dsml_spaced([("get_weather", {"city": "a\n b\n"})])), ("bad JSON value", dsml_spaced([("get_weather", {"days": 3})]).replace(">3<", ">three<")),

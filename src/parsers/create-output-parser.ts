@@ -3,6 +3,7 @@ import { deepseekV3, deepseekV31, deepseekV32, deepseekV4, deepseekV41 } from '.
 import { GuidedCalls } from './guided-calls.ts'
 import { HarmonyParser } from './harmony.ts'
 import { anyJson, hermes, jamba, llama3Json, mistral, nemotronDeci, phi4, qwen25 } from './json-formats.ts'
+import { kimiK3 } from './kimi-k3-format.ts'
 import { minimaxM3 } from './minimax-m3-format.ts'
 import type { OutputParser, ParseRequest, ParserNames } from './output-parser.ts'
 import { isThinkingOn, reasoningFormats, type ReasoningFormat } from './reasoning-formats.ts'
@@ -20,8 +21,15 @@ const toolFormats: Readonly<Record<string, ToolFormat>> = {
   glm45: glm47, glm47, kimi_k2: kimiK2, kimi_k25: kimiK2, gemma4, 'gemma-4': gemma4,
 }
 
-/** Read only where thoughts are read in the same form, as there; without tools, too, and then left out. */
-const unifiedFormats: Readonly<Record<string, ToolFormat>> = { deepseek_v41: deepseekV41 }
+/** Calls are read with the thoughts, without tools, too, and then left out. `either`: one name on the card is enough. */
+const unifiedFormats: Readonly<Record<string, { readonly format: ToolFormat; readonly either: boolean }>> = {
+  deepseek_v41: { format: deepseekV41, either: false }, kimi_k3: { format: kimiK3, either: true }, 'kimi-k3': { format: kimiK3, either: true },
+}
+
+function unifiedFormat({ toolCall, reasoning }: ParserNames): ToolFormat | undefined {
+  const found = [toolCall, reasoning].flatMap((name) => (name === null ? [] : (unifiedFormats[name] ?? [])))
+  return found.length === 2 || found[0]?.either === true ? found[0]?.format : undefined
+}
 
 const harmony = 'harmony'
 const gptOss = 'gpt_oss'
@@ -56,7 +64,7 @@ export function outputParserMaker(names: ParserNames, request: ParseRequest): ((
     return () => new HarmonyParser(demanded ? { ...reads, stage: new GuidedCalls(request.toolChoice, plainStage) } : reads)
   }
   const splitter = splitterOf(names, request)
-  const unified = names.toolCall !== null && names.toolCall === names.reasoning ? unifiedFormats[names.toolCall] : undefined
+  const unified = unifiedFormat(names)
   const format = unified ?? (readsCalls && names.toolCall !== null ? toolFormats[names.toolCall] : undefined)
   // A model whose template holds the marker: its thoughts stay in the content, marked.
   const appends = names.reasoning === 'minimax_append_think' && !request.guided && !demanded

@@ -1,5 +1,7 @@
 /** How families of models mark their thoughts, by the names of the original's reasoning parsers. */
 
+import { callSections, thinkEnds, thinkStarts } from './kimi-k3-format.ts'
+
 export interface ReasoningFormat {
   readonly starts: readonly string[]
   readonly ends: readonly string[]
@@ -28,6 +30,7 @@ const deepseekV4: ReasoningFormat = { ...basic, toolStarts: ['<｜DSML｜tool_ca
 const nemotronNano: ReasoningFormat = { ...forced, gate: 'on', dropsStartWhenOff: true }
 const nemotron3: ReasoningFormat = { ...nemotronNano, dropsAllStarts: true, toolStarts: ['<tool_call>'] }
 const kimiK25: ReasoningFormat = { ...forced, toolStarts: ['<|tool_calls_section_begin|>'], gate: 'on' }
+const kimiK3: ReasoningFormat = { starts: thinkStarts, ends: thinkEnds, toolStarts: callSections, beginsInside: false }
 const minimaxM3: ReasoningFormat = { starts: ['<mm:think>'], ends: ['</mm:think>'], beginsInside: false, toolStarts: [']<]minimax[>['], gate: 'on' }
 const gemma4: ReasoningFormat = { starts: ['<|channel>thought\n', '<|channel>'], ends: ['<channel|>'], beginsInside: false, gate: 'off' }
 const granite: ReasoningFormat = {
@@ -39,7 +42,7 @@ export const reasoningFormats: Readonly<Record<string, ReasoningFormat>> = {
   step3: forced, deepseek_r1: deepseekR1, deepseek_v3: deepseekV3, deepseek_v3_1: deepseekV3, deepseek_v3_2: deepseekR1,
   deepseek_v4: deepseekV4, 'deepseek-v4': deepseekV4, deepseekv4: deepseekV4, deepseek_v41: { ...deepseekV4, toolStarts: ['<｜DSML｜ calls>', '<｜DSML｜ invoke name='] },
   nemotron_nano: nemotronNano, nemotron3, nemotron_v3: nemotron3,
-  kimi: { starts: ['◁think▷'], ends: ['◁/think▷'], beginsInside: false, neverInPrompt: true }, kimi_k25: kimiK25,
+  kimi: { starts: ['◁think▷'], ends: ['◁/think▷'], beginsInside: false, neverInPrompt: true }, kimi_k25: kimiK25, kimi_k3: kimiK3, 'kimi-k3': kimiK3,
   mistral: { starts: ['[THINK]'], ends: ['[/THINK]'], beginsInside: true, gate: 'effort' },
   minimax_m2: { ...forced, toolStarts: ['<minimax:tool_call>', '<invoke name='], gate: 'on', chatMode: true },
   minimax_m3: minimaxM3, 'minimax-m3': minimaxM3,
