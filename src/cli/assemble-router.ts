@@ -19,6 +19,7 @@ import { durableEventsOf, durableHintOf, stateOf } from './durable-parts.ts'
 import type { NatsLink } from '../dynamo/nats/nats-link.ts'
 import { prefillOverrides } from './prefill-overrides.ts'
 import { showGauges } from './pool-gauges.ts'
+import { showAssumedCache } from './assumed-cache-metrics.ts'
 import { showReplicaMetrics } from './replica-metrics.ts'
 import { SharedCaches } from './shared-caches.ts'
 import { packageVersion } from './version.ts'
@@ -86,6 +87,10 @@ export function assembleRouter(
   showDurableMetrics(metrics.set, () => (service.prefill === null ? [service.workers] : [service.workers, service.prefill]))
   showReplicaMetrics({
     metrics, replicaSync: config.values.replicaSync, useRemoteIndexer: config.values.useRemoteIndexer, workers: options.workers, routerId: discovery.instanceId,
+    pools: () => (service.prefill === null ? [service.workers] : [service.workers, service.prefill]),
+  })
+  showAssumedCache({
+    metrics, useKvEvents: config.values.useKvEvents, policy: config.values.approximateCachePolicy, workers: options.workers, routerId: discovery.instanceId,
     pools: () => (service.prefill === null ? [service.workers] : [service.workers, service.prefill]),
   })
   return { service, metrics, close: () => caches.close() }
