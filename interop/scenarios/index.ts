@@ -1,6 +1,7 @@
 /** All scenarios, in the order they run. */
 import type { Scenario } from '../scenario.ts'
 import { captureScenarios } from './captures.ts'
+import { routerCaptureScenarios } from './router-capture.ts'
 import { apiScenarios } from './api.ts'
 import { apiClientScenarios } from './api-clients.ts'
 import { apiStreamScenarios } from './api-streams.ts'
@@ -36,5 +37,5 @@ import { stateScenarios } from './state.ts'
 import { vllmScenarios } from './vllm.ts'
 
 export const scenarios: readonly Scenario[] = [
-  ...endpointScenarios, ...failureScenarios, ...equalityScenarios, ...chainScenarios, ...disaggScenarios, ...combinationScenarios, ...conditionalScenarios, ...captureScenarios, ...frontendScenarios, ...modeScenarios, ...rowScenarios, ...apiScenarios, ...apiClientScenarios, ...apiStreamScenarios, ...parserScenarios, ...readmeScenarios, ...globalRouterScenarios, ...etcdScenarios, ...churnScenarios, ...loadScenarios, ...queueScenarios, ...policyScenarios, ...replicaScenarios, ...selectionScenarios, ...selectionQueueScenarios, ...goldenScenarios, ...sdkScenarios, ...planeScenarios, ...generationScenarios, ...durableScenarios, ...phantomScenarios, ...stateScenarios, ...kubernetesScenarios, ...vllmScenarios,
+  ...endpointScenarios, ...failureScenarios, ...equalityScenarios, ...chainScenarios, ...disaggScenarios, ...combinationScenarios, ...conditionalScenarios, ...captureScenarios, ...routerCaptureScenarios, ...frontendScenarios, ...modeScenarios, ...rowScenarios, ...apiScenarios, ...apiClientScenarios, ...apiStreamScenarios, ...parserScenarios, ...readmeScenarios, ...globalRouterScenarios, ...etcdScenarios, ...churnScenarios, ...loadScenarios, ...queueScenarios, ...policyScenarios, ...replicaScenarios, ...selectionScenarios, ...selectionQueueScenarios, ...goldenScenarios, ...sdkScenarios, ...planeScenarios, ...generationScenarios, ...durableScenarios, ...phantomScenarios, ...stateScenarios, ...kubernetesScenarios, ...vllmScenarios,
 ]
