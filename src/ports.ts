@@ -97,6 +97,15 @@ export interface InstanceRecord extends EndpointId {
 }
 
 /** A request as it arrived at a served endpoint: the body is not decoded. */
+/** Says that something is to end. What the platform's signals can; an own one costs less to make. */
+export interface StopSignal {
+  readonly aborted: boolean
+  readonly reason: unknown
+  throwIfAborted(): void
+  addEventListener(type: 'abort', listener: () => void, options?: { readonly once?: boolean }): void
+  removeEventListener(type: 'abort', listener: () => void): void
+}
+
 export interface IncomingRequest {
   readonly id: string
   /** Frame headers: request-id, traceparent, tracestate, x-request-id ... */
@@ -180,8 +189,6 @@ export interface ResponseListener {
 }
 
 export interface CallHandle {
-  /** It waits for a connection that is shared by all workers: its silence is not the worker's. */
-  readonly isWaiting?: boolean
   /** Asks the worker to end gracefully; reading goes on until it closes, at most a grace time. */
   stop(): void
   /** Ends the worker's work at once. The listener hears a Cancelled failure. */

@@ -128,9 +128,14 @@ export function formatLine(label: string, fields: LogFields, message: string, ti
 const plainWord = /^[\w.:/@+-]+$/
 /** The millisecond that was last written, and how. */
 let written = { ms: Number.NaN, text: '' }
+let second = { whole: Number.NaN, text: '' }
 
 function isoTime(time: Date): string {
   const ms = time.getTime()
-  if (ms !== written.ms) written = { ms, text: time.toISOString() }
+  if (ms === written.ms) return written.text
+  const whole = Math.floor(ms / 1000)
+  if (whole !== second.whole) second = { whole, text: time.toISOString().slice(0, -4) }
+  const rest = ms - whole * 1000
+  written = { ms, text: `${second.text}${rest < 10 ? '00' : rest < 100 ? '0' : ''}${rest}Z` }
   return written.text
 }

@@ -57,11 +57,21 @@ interface Sample {
   readonly value: number
 }
 
+const recentMax = 4
+
+function isSame(left: readonly string[], right: readonly string[]): boolean {
+  for (let index = 0; index < right.length; index += 1) if (left[index] !== right[index]) return false
+  return left.length === right.length
+}
+
 class Cells<Cell> {
   readonly #base: Labels
   readonly #names: readonly string[]
   readonly #make: () => Cell
   readonly #cells = new Map<string, { readonly labels: Labels; readonly cell: Cell }>()
+  /** Asked for last, by the values: most are asked for again and again. */
+  readonly #recent: { readonly values: readonly string[]; readonly cell: Cell }[] = []
+  #oldest = 0
 
   constructor(base: Labels, names: readonly string[], make: () => Cell) {
     this.#base = base
@@ -70,12 +80,20 @@ class Cells<Cell> {
   }
 
   at(values: readonly string[]): Cell {
+    for (const each of this.#recent) if (isSame(each.values, values)) return each.cell
+    const cell = this.#find(values)
+    this.#recent[this.#oldest] = { values, cell }
+    this.#oldest = (this.#oldest + 1) % recentMax
+    return cell
+  }
+
+  #find(values: readonly string[]): Cell {
     let key = values[0] ?? ''
     for (let index = 1; index < values.length; index += 1) key += `\u0000${values[index]}`
     const found = this.#cells.get(key)
     if (found !== undefined) return found.cell
     if (this.#cells.size >= labelSetLimit && values.some((value) => value !== overflowValue)) {
-      return this.at(this.#names.map(() => overflowValue))
+      return this.#find(this.#names.map(() => overflowValue))
     }
     const labels: Record<string, string> = { ...this.#base }
     for (const [index, name] of this.#names.entries()) labels[name] = values[index] ?? ''
@@ -85,6 +103,8 @@ class Cells<Cell> {
   }
 
   drop(values: readonly string[]): void {
+    this.#recent.length = 0
+    this.#oldest = 0
     this.#cells.delete(values.join('\u0000'))
   }
 

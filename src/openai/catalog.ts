@@ -1,6 +1,6 @@
 /** The models that the HTTP API serves, as it sees them: implemented by the frontend over discovery, by tests as they like. */
 import type { ParserNames } from '../parsers/output-parser.ts'
-import type { Json, JsonObject } from '../ports.ts'
+import type { Json, JsonObject, StopSignal } from '../ports.ts'
 import type { TextModel } from '../text/text-model.ts'
 
 /** Identity and lifetime of one request. */
@@ -11,7 +11,7 @@ export interface ModelCall {
   readonly headers: Readonly<Record<string, string>>
   readonly metadata: Readonly<Record<string, string>>
   /** Aborts when the client has left. */
-  readonly signal: AbortSignal
+  readonly signal: StopSignal
 }
 
 /** What came of routing, known before the first output; for response headers. */

@@ -1,4 +1,5 @@
 /** A chat request: from its body to a plan. */
+import type { StopSignal } from '../ports.ts'
 import { needsSpecialTokens, outputParserMaker } from '../parsers/create-output-parser.ts'
 import type { ParserNames } from '../parsers/output-parser.ts'
 import type { ServedModel } from './catalog.ts'
@@ -19,7 +20,7 @@ export interface RequestContext {
   readonly hints: HeaderHints
   /** Unknown parameters are passed over. */
   readonly ignoreUnknown: boolean
-  readonly signal: AbortSignal
+  readonly signal: StopSignal
   /** Milliseconds that the template and the tokenizer took. */
   onPrepared?(templateMs: number, tokenizeMs: number): void
   readonly nowMs: () => number

@@ -59,6 +59,7 @@ export type WorkerOutput = { readonly [key: string]: Json | Uint8Array }
 export class WorkerFinishedWithError extends Error {}
 
 const noCalls: readonly AnswerCall[] = []
+const noLogprobs: readonly TokenLogprob[] = []
 
 /** Ids as the original makes them: its families differ. */
 function madeId(form: ToolCall['idForm']): string {
@@ -104,7 +105,7 @@ export class ChoiceStream {
     if (this.#finished) return null
     const raw = finishOf(output['finish_reason'])
     const tokenIds = tokenIdsOf(output['token_ids'])
-    const logprobs = this.#plan.logprobs === undefined ? [] : logprobsOf(output, tokenIds, this.#plan.logprobs)
+    const logprobs = this.#plan.logprobs === undefined ? noLogprobs : logprobsOf(output, tokenIds, this.#plan.logprobs)
     let text = ''
     let finish: FinishReason | null = null
     let stopReason: string | number | null = null
@@ -134,7 +135,7 @@ export class ChoiceStream {
     const parsed = this.#parser === undefined ? null : this.#parsed(this.#parser, text, finish !== null, used)
     return {
       text: parsed === null ? text : parsed.text, reasoning: parsed === null ? '' : parsed.reasoning, toolCalls: parsed === null ? noCalls : parsed.toolCalls,
-      tokenIds: used === tokenIds.length ? tokenIds : tokenIds.slice(0, used), logprobs: logprobs.slice(0, used), finish: this.#finishAs(finish), stopReason, detailedFinish: finish === null ? null : (raw?.word ?? finish),
+      tokenIds: used === tokenIds.length ? tokenIds : tokenIds.slice(0, used), logprobs: logprobs.length === 0 ? noLogprobs : logprobs.slice(0, used), finish: this.#finishAs(finish), stopReason, detailedFinish: finish === null ? null : (raw?.word ?? finish),
     }
   }
 
@@ -191,7 +192,9 @@ function tokenIdsOf(value: Json | Uint8Array | undefined): readonly number[] {
     const view = new DataView(value.buffer, value.byteOffset, value.byteLength)
     return Array.from({ length: value.byteLength >> 2 }, (_, index) => view.getUint32(index * 4, true))
   }
-  return isJsonList(value) ? value.filter((id): id is number => typeof id === 'number') : []
+  if (!isJsonList(value)) return []
+  for (const id of value) if (typeof id !== 'number') return value.filter((each): each is number => typeof each === 'number')
+  return value as readonly number[]
 }
 
 interface RawFinish {

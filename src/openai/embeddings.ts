@@ -1,6 +1,6 @@
 /** POST /v1/embeddings: inputs to vectors, whatever form worker and client like them in. */
 import { FailureError } from '../model/failure.ts'
-import type { Json, JsonObject } from '../ports.ts'
+import type { Json, JsonObject, StopSignal } from '../ports.ts'
 import { invalidField } from './api-error.ts'
 import type { ModelCall, ServedModel } from './catalog.ts'
 import { isJsonList, isJsonObject, type Fields } from './fields.ts'
@@ -24,7 +24,7 @@ export interface EmbeddingPlan {
 }
 
 /** Errors: 400 for everything that the checks refuse. */
-export async function planEmbeddings(body: Fields, model: ServedModel, signal: AbortSignal): Promise<EmbeddingPlan> {
+export async function planEmbeddings(body: Fields, model: ServedModel, signal: StopSignal): Promise<EmbeddingPlan> {
   const inputs = readTextInputs(body, 'input', embeddingInputsMax, model.text.vocabularySize)
   const format = body.text('encoding_format') ?? 'float'
   if (format !== 'float' && format !== 'base64') throw body.wrong('encoding_format', 'must be "float" or "base64"', format)

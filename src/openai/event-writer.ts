@@ -1,14 +1,14 @@
 /** An answer as server-sent events, at the client's pace. */
 import type { ServerResponse } from 'node:http'
 import { stringifyJson } from '../dynamo/wire/json.ts'
-import type { Clock, Json } from '../ports.ts'
+import type { Clock, Json, StopSignal } from '../ports.ts'
 
 /** A client that takes nothing for so long has gone. */
 export const stallDefaultMs = 120_000
 
 export interface EventWriterOptions {
   readonly response: ServerResponse
-  readonly signal: AbortSignal
+  readonly signal: StopSignal
   readonly clock: Clock
   readonly stallMs: number
 }

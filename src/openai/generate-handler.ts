@@ -11,6 +11,7 @@ import type { AnswerIdentity } from './answer-shape.ts'
 import { ApiError, apiErrorOf, errorTypeLabel, invalidField, statusOf, type ErrorForm } from './api-error.ts'
 import type { ModelCall, ModelCatalog, RoutingNote, ServedModel } from './catalog.ts'
 import type { RequestContext } from './chat-request.ts'
+import { Cut } from './cut.ts'
 import { annotationEvent, EventWriter } from './event-writer.ts'
 import { Fields, isJsonObject } from './fields.ts'
 import { silentMeter, type Endpoint, type FrontendMeter, type RequestMeter } from './frontend-meter.ts'
@@ -40,7 +41,7 @@ interface Exchange {
   readonly reply: FastifyReply
   readonly hints: HeaderHints
   readonly requestId: string
-  readonly cut: AbortController
+  readonly cut: Cut
   readonly startMs: number
   readonly receivedAtMs: number
 }
@@ -56,11 +57,11 @@ export interface SingleAnswer {
 const shuttingDown = (): ApiError =>
   new ApiError({ class: 'Unavailable', reason: 'backend.engine_shutdown', message: 'this server is shutting down; send the request again' })
 
-const hasLeft = (cut: AbortController): boolean => cut.signal.aborted && cut.signal.reason === 'client-left'
+const hasLeft = (cut: Cut): boolean => cut.signal.aborted && cut.signal.reason === 'client-left'
 
 export class GenerateHandler {
   readonly #settings: GenerateSettings
-  readonly #open = new Set<AbortController>()
+  readonly #open = new Set<Cut>()
 
   constructor(settings: GenerateSettings) {
     this.#settings = settings
@@ -99,7 +100,7 @@ export class GenerateHandler {
     const { clock, metadataPrefix } = this.#settings
     const hints = readHeaders(request.headers, metadataPrefix)
     const exchange: Exchange = {
-      reply, hints, requestId: hints.requestId ?? randomUUID(), cut: new AbortController(), startMs: clock.nowMs(), receivedAtMs: clock.epochMs(),
+      reply, hints, requestId: hints.requestId ?? randomUUID(), cut: new Cut(), startMs: clock.nowMs(), receivedAtMs: clock.epochMs(),
     }
     // Anthropic's clients read their own name of it.
     reply.header('request-id', exchange.requestId)

@@ -4,9 +4,10 @@
  * Ends a worker's request as soon as all of its answers have ended. Several prompts run side by side.
  */
 import { FailureError } from '../model/failure.ts'
-import type { Json, JsonObject } from '../ports.ts'
+import type { Json, JsonObject, StopSignal } from '../ports.ts'
 import type { ModelCall, RoutingNote } from './catalog.ts'
 import { ChoiceStream, WorkerFinishedWithError, type ChoiceDelta, type WorkerOutput } from './choice-stream.ts'
+import { Cut } from './cut.ts'
 import { isJsonObject } from './fields.ts'
 import type { GenerationPlan, Prompt } from './generation-plan.ts'
 
@@ -31,12 +32,13 @@ export interface GenerationStep {
   readonly workerId: Json | undefined
   readonly timing: Json | undefined
   readonly engineData: Json | undefined
+  /** Goes on counting: read it when the step is told, or for the last word at the end. */
   readonly usage: Usage
 }
 
 export interface GenerationOptions {
   readonly call: Omit<ModelCall, 'signal'>
-  readonly signal: AbortSignal
+  readonly signal: StopSignal
   readonly onRouted: (note: RoutingNote) => void
   /** Takes each step as it comes. What it gives back is waited for before the next of the same prompt. */
   onStep(step: GenerationStep): Promise<void> | undefined
@@ -51,20 +53,20 @@ const withoutOutput = (): FailureError =>
 const nothingNew: ChoiceDelta = { text: '', reasoning: '', toolCalls: [], tokenIds: [], logprobs: [], finish: null, stopReason: null, detailedFinish: null }
 
 /** Counts of all prompts together. */
-class UsageCount {
+class UsageCount implements Usage {
   readonly #cached = new Map<number, number>()
-  #cachedTokens: number | null = null
-  readonly #promptTokens: number
+  cachedTokens: number | null = null
+  readonly promptTokens: number
   completionTokens = 0
-  #reasoningTokens: number | null
+  reasoningTokens: number | null
 
   constructor(plan: GenerationPlan) {
-    this.#promptTokens = plan.prompts.reduce((sum, prompt) => sum + prompt.tokenIds.length, 0)
-    this.#reasoningTokens = plan.countsReasoning === true ? 0 : null
+    this.promptTokens = plan.prompts.reduce((sum, prompt) => sum + prompt.tokenIds.length, 0)
+    this.reasoningTokens = plan.countsReasoning === true ? 0 : null
   }
 
   reasoned(tokens: number): void {
-    if (this.#reasoningTokens !== null) this.#reasoningTokens += tokens
+    if (this.reasoningTokens !== null) this.reasoningTokens += tokens
   }
 
   see(promptIndex: number, output: WorkerOutput): void {
@@ -73,12 +75,8 @@ class UsageCount {
     const details = usage['prompt_tokens_details']
     if (!isJsonObject(details) || typeof details['cached_tokens'] !== 'number') return
     this.#cached.set(promptIndex, details['cached_tokens'])
-    this.#cachedTokens = 0
-    for (const tokens of this.#cached.values()) this.#cachedTokens += tokens
-  }
-
-  now(): Usage {
-    return { promptTokens: this.#promptTokens, completionTokens: this.completionTokens, cachedTokens: this.#cachedTokens, reasoningTokens: this.#reasoningTokens }
+    this.cachedTokens = 0
+    for (const tokens of this.#cached.values()) this.cachedTokens += tokens
   }
 }
 
@@ -86,13 +84,17 @@ class UsageCount {
 export async function runGeneration(plan: GenerationPlan, options: GenerationOptions): Promise<void> {
   const usage = new UsageCount(plan)
   if (plan.requests.length === 1) return await new PromptRun(plan, 0, usage, options).run()
-  const stopAll = new AbortController()
-  const inner = { ...options, signal: AbortSignal.any([options.signal, stopAll.signal]) }
+  const stopAll = new Cut()
+  const stop = (): void => stopAll.abort(options.signal.reason)
+  options.signal.addEventListener('abort', stop)
+  if (options.signal.aborted) stop()
+  const inner = { ...options, signal: stopAll }
   const runs = plan.requests.map((_, index) => new PromptRun(plan, index, usage, inner).run())
   try {
     await Promise.all(runs)
   } finally {
-    stopAll.abort()
+    options.signal.removeEventListener('abort', stop)
+    stopAll.abort('over')
     await Promise.allSettled(runs)
   }
 }
@@ -183,7 +185,7 @@ class PromptRun {
     this.#telling = true
     const taken = this.#options.onStep({
       index: this.#promptIndex * this.#plan.n + index, promptIndex: this.#promptIndex, delta, first, workerId: this.#workerId, timing: routing?.['timing'],
-      engineData: engineData instanceof Uint8Array ? undefined : engineData, usage: this.#usage.now(),
+      engineData: engineData instanceof Uint8Array ? undefined : engineData, usage: this.#usage,
     })
     this.#telling = false
     return taken

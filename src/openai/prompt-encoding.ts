@@ -1,4 +1,5 @@
 /** Prompt text to token ids, with refusals in the client's terms. */
+import type { StopSignal } from '../ports.ts'
 import { TextError } from '../text/text-error.ts'
 import { ApiError, invalidField } from './api-error.ts'
 import type { ServedModel } from './catalog.ts'
@@ -7,7 +8,7 @@ import type { ServedModel } from './catalog.ts'
 export const promptLengthMax = 16 * 1024 * 1024
 
 /** Adds no special tokens: the template brings its own, and a completion's prompt is taken as it is. Errors: 400 too long, 503 too many at once. */
-export async function encodePrompt(model: ServedModel, text: string, param: string, signal: AbortSignal): Promise<readonly number[]> {
+export async function encodePrompt(model: ServedModel, text: string, param: string, signal: StopSignal): Promise<readonly number[]> {
   if (text.length > promptLengthMax) throw invalidField(param, `\`${param}\` has ${text.length} characters, the limit is ${promptLengthMax}; shorten it`)
   try {
     return plainList(await model.text.encode(text, { addSpecialTokens: false, signal }))

@@ -3,7 +3,7 @@
  * outputs are decoded once; in JSON, what JSON cannot hold is turned into what it can.
  */
 import { FailureError, type Failure } from '../model/failure.ts'
-import type { CancelKind, Clock, Codec, IncomingRequest, JsonObject, ResponseWriter } from '../ports.ts'
+import type { CancelKind, Clock, Codec, IncomingRequest, JsonObject, ResponseWriter, StopSignal } from '../ports.ts'
 import { encodeBody, type WireObject, type WireValue } from '../dynamo/wire/body.ts'
 import { decodeTwoPart } from '../dynamo/wire/frames.ts'
 import { isObject } from '../dynamo/wire/json.ts'
@@ -26,7 +26,7 @@ export interface InProcessCall {
   readonly id: string
   readonly headers: Readonly<Record<string, string>>
   readonly metadata?: Readonly<Record<string, string>>
-  readonly signal: AbortSignal
+  readonly signal: StopSignal
 }
 
 /**

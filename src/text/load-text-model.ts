@@ -1,5 +1,5 @@
 /** Loads the text side of one model: tokenizer, chat template, end-of-sequence ids and context length. */
-import type { Clock, Log } from '../ports.ts'
+import type { Clock, Log, StopSignal } from '../ports.ts'
 import { ChatTemplate } from './chat-template.ts'
 import { Detokenizer } from './detokenizer.ts'
 import { createNativeEncoder, createPureEncoder, type Encoder } from './encoder.ts'
@@ -131,7 +131,7 @@ class LoadedTextModel implements TextModel {
     return this.#parts.template.render(input)
   }
 
-  async encode(text: string, options: { readonly addSpecialTokens: boolean; readonly signal?: AbortSignal }): Promise<Uint32Array> {
+  async encode(text: string, options: { readonly addSpecialTokens: boolean; readonly signal?: StopSignal }): Promise<Uint32Array> {
     const { signal } = options
     signal?.throwIfAborted()
     this.#refuseExcess(text)

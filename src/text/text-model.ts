@@ -1,4 +1,5 @@
 /** What the HTTP API needs of a model's text side: template, tokens and back. Implemented in this room, one per model. */
+import type { StopSignal } from '../ports.ts'
 
 export type JsonValue = null | boolean | number | string | readonly JsonValue[] | { readonly [key: string]: JsonValue }
 
@@ -28,7 +29,7 @@ export interface TextModel {
   /** Errors: `TemplateError` with the template's own message (`raise_exception`) or what it could not do. */
   renderChat(input: ChatTemplateInput): string
   /** Off the event loop when the text is long. Errors: aborted signal. */
-  encode(text: string, options: { readonly addSpecialTokens: boolean; readonly signal?: AbortSignal }): Promise<Uint32Array>
+  encode(text: string, options: { readonly addSpecialTokens: boolean; readonly signal?: StopSignal }): Promise<Uint32Array>
   /** `after`: ids that came before the output (the prompt's); keeps the space with which a word begins in SentencePiece models. */
   decoder(options: { readonly skipSpecialTokens: boolean; readonly after?: ArrayLike<number> }): TextDecoderStream
   /** The text of one token as it stands inside a text, for logprobs; U+FFFD where its bytes are a part of a character. */

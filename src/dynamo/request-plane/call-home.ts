@@ -152,7 +152,10 @@ export class CallHomeStream {
   /** Lets go of a stream that is complete: closes once what we wrote is sent. */
   finish(): void {
     this.#letGo()
-    this.#socket.destroySoon()
+    const socket = this.#socket
+    // Nothing is on its way: closing says to the peer what ending would, in one step. TLS has a farewell of its own.
+    if (socket.writableLength === 0 && !('encrypted' in socket)) socket.destroy()
+    else socket.destroySoon()
   }
 
   /** Lets go of a stream whose last item has come: waits a while for the sentinel, which the worker writes before it wants our end. */
@@ -213,7 +216,7 @@ export class CallHomeStream {
   #closed(reason: string | null): void {
     const receiver = this.#receiver
     this.#letGo()
-    if (!this.#socket.writableEnded) this.#socket.end()
+    if (!this.#socket.writableEnded && !this.#socket.destroyed) this.#socket.end()
     receiver?.closed(reason)
   }
 }

@@ -204,6 +204,10 @@ export interface TwoPartMessage {
 
 /** Reads one complete two-part message. Errors: `WireError` when the lengths do not add up. */
 export function decodeTwoPart(message: Uint8Array): TwoPartMessage {
+  // An item of a response.
+  if (message.length > twoPartPrefixBytes && length64(message, 0) === 0 && twoPartPrefixBytes + length64(message, 8) === message.length) {
+    return { header: noBytes, body: message.subarray(twoPartPrefixBytes) }
+  }
   const header = headerBytes(message)
   if (twoPartPrefixBytes + header + length64(message, 8) !== message.length) throw malformed('two-part message whose lengths do not add up')
   const bodyAt = twoPartPrefixBytes + header
