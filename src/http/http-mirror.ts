@@ -310,9 +310,15 @@ function objectOf(body: Json): JsonObject {
 function requireTokens(request: JsonObject): void {
   const tokens = request['token_ids']
   if (tokens === undefined) throw invalidBody('missing field token_ids: an array of token ids')
-  if (!Array.isArray(tokens)) throw invalidBody('token_ids must be an array of token ids')
+  if (!Array.isArray(tokens)) throw invalidBody(`token_ids must be an array of token ids, not ${shown(tokens)}`)
   const index = tokens.findIndex((token: Json) => typeof token !== 'number' || !Number.isInteger(token) || token < 0 || token > 0xffffffff)
-  if (index >= 0) throw invalidBody(`token_ids[${index}] must be an integer from 0 to 4294967295`)
+  if (index >= 0) throw invalidBody(`token_ids[${index}] must be an integer from 0 to 4294967295, not ${shown(tokens[index] as Json)}`)
+}
+
+/** A value in an error: short, on one line. */
+function shown(value: Json): string {
+  if (typeof value === 'string') return JSON.stringify(value.length > 40 ? `${value.slice(0, 40)}...` : value)
+  return typeof value === 'object' && value !== null ? (Array.isArray(value) ? 'an array' : 'an object') : String(value)
 }
 
 function sendText(exchange: Exchange, status: number, contentType: string, text: string): void {
@@ -322,6 +328,6 @@ function sendText(exchange: Exchange, status: number, contentType: string, text:
 }
 
 const sendJson = (exchange: Exchange, status: number, value: Json): void => {
-  const shown = exchange.idsAsStrings ? withStringIds(value) : value
-  sendText(exchange, status, 'application/json; charset=utf-8', `${encodeBody(shown)}\n`)
+  const body = exchange.idsAsStrings ? withStringIds(value) : value
+  sendText(exchange, status, 'application/json; charset=utf-8', `${encodeBody(body)}\n`)
 }
