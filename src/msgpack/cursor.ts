@@ -56,12 +56,15 @@ export class KeyTable {
   readonly encoded: readonly Uint8Array[]
   /** Each item as big-endian words, the last one of its last four bytes; none of items below four bytes. */
   readonly words: readonly Int32Array[]
+  /** The first byte of each item, which tells its length. */
+  readonly headers: Uint8Array
   constructor(names: readonly string[]) {
     this.encoded = names.map((name) => {
       const bytes = utf8Encoder.encode(name)
       if (bytes.length > 31) throw new RangeError(`key ${name} is longer than 31 bytes`)
       return Uint8Array.from([0xa0 | bytes.length, ...bytes])
     })
+    this.headers = Uint8Array.from(this.encoded, (bytes) => bytes[0]!)
     this.words = this.encoded.map((bytes) => {
       const view = new DataView(bytes.buffer)
       return Int32Array.from({ length: bytes.length < 4 ? 0 : Math.ceil(bytes.length / 4) }, (_, word) => view.getInt32(Math.min(4 * word, bytes.length - 4)))
@@ -184,9 +187,14 @@ export class MsgpackCursor {
     const keys = table.encoded
     const expected = keys[hint]
     if (expected !== undefined && this.#tryKey(expected, table.words[hint]!)) return hint
-    for (let index = 0; index < keys.length; index += 1) {
-      const key = keys[index]
-      if (key !== undefined && this.#tryKey(key, table.words[index]!)) return index
+    const { headers } = table
+    const header = this.#peekByte()
+    for (let index = 0; index < headers.length; index += 1) {
+      if (headers[index] === header && this.#tryKey(keys[index]!, table.words[index]!)) return index
+    }
+    if (header >> 5 === 0x5) {
+      this.readString()
+      return -1
     }
     if (this.peek() !== 'string') this.#expected('a string key')
     const name = this.readString()
