@@ -1,5 +1,5 @@
 """What models of each family write: the inputs of `parser_corpus.py`."""
-import json
+import json, re
 
 ROME = {"city": "Rome"}
 FULL = {"city": "São Paulo \"é\" 東京 🙂", "days": 3, "metric": True, "scale": 1.5, "tags": ["a", "b {c}"], "place": {"x": {"y": [1, {"z": None}]}}}
@@ -20,6 +20,8 @@ def battery(tool, wrap, block=None, reasoning=None):
     one = several([("get_weather", ROME)])
     full = several([("get_weather", FULL)])
     two = several([("get_weather", ROME), ("get_time", ZONE)])
+    # The marker with which calls begin.
+    opening = re.match(r"\s*(\]<\]minimax\[>\[<\w+>|<\|open\|>\w+<\|sep\|>|<[^>]*>|\[[A-Z_]+\]|functools|\[)", one)[0]
     cases = [
         ("one call", one), ("text before", "Let me look. " + one), ("text after", one + " Done."), ("text around", "Before\n\n" + one + "\n\nafter it."),
         ("everything in the arguments", full), ("two calls", two), ("two calls with text around", "A " + two + " B"),
@@ -28,7 +30,7 @@ def battery(tool, wrap, block=None, reasoning=None):
         ("no arguments", several([("ping", {})])), ("unknown tool", several([("nobody", ROME)])), ("same call twice", one + one),
         ("cut at the end", one[:-1]), ("cut late", one[:len(one) * 4 // 5]), ("cut in the middle", "Text " + full[:len(full) // 2]), ("cut early", one[:len(one) // 4]),
         ("second cut", two[:len(two) - len(two) // 5]), ("plain text", "Nothing to call: a < b, [1, 2], {\"x\": 1} and 3 > 2."), ("text in braces", "{not json} [also not]"),
-        ("blank lines before", "\n\n" + one), ("blanks behind", one + "  \n"),
+        ("blank lines before", "\n\n" + one), ("blanks behind", one + "  \n"), ("opened in a text", "a " + opening + " b"), ("opened at the end", "a " + opening),
     ]
     made = [dict(name=name, tool=tool, reasoning=reasoning, text=text) for name, text in cases]
     made += [

@@ -88,6 +88,8 @@ function xml(rules: XmlRules): ToolFormat {
     starts: [rules.start, rules.call],
     block: (start) => (start === rules.start ? new MarkerEnd([rules.end], start.length) : new BareCallEnd(rules)),
     read(block, complete, tools): BlockReading {
+      // A tag that never came to a call is text.
+      if (!rules.strict && !complete && !block.includes(rules.call)) return { calls: [], content: block }
       const body = block.startsWith(rules.start) && block.endsWith(rules.end) ? block.slice(rules.start.length, -rules.end.length) : block
       return { calls: xmlCalls(body, rules, complete, tools), content: '' }
     },
