@@ -97,7 +97,7 @@ async function prefillDies(deployment: Deployment): Promise<void> {
     assert.equal(error, null, 'decode-only answers, not errors')
     assert.equal(workerOf(outputs), decode.id)
   }
-  assert.match(router.log(), /the decode worker computes the prompt itself/)
+  await until('the log says what became of the prompts', () => router.log().includes('the decode worker computes the prompt itself'))
   await deployment.worker('p1', ['--role', 'prefill', '--endpoint', 'dynamo.prefill.generate'])
   await twoStages(driver)
 }

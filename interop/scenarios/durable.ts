@@ -153,7 +153,8 @@ async function takesOver(deployment: Deployment, version: OlderVersion): Promise
     const ours = deployment.warmpath('ours', ['router', ...target, ...durable(5)], env)
     await until('ours holds what the workers hold', () => holdsAll(driver, sent), 60_000)
     const before = await server.firstSequence()
-    assert.match(ours.log(), new RegExp(`snapshot of the durable KV events was read.*layout="?${version.slice(0, 3)}`))
+    const read = new RegExp(`snapshot of the durable KV events was read.*layout="?${version.slice(0, 3)}`)
+    await until('it says that it has read the snapshot', () => read.test(ours.log()))
     assert.doesNotMatch(ours.log(), /indexed approximately/)
     // The dead router's consumer goes with its record, and holds nothing back any longer.
     await until('only our consumer is left', async () => (await server.consumers()).length === 1, 30_000)
@@ -287,7 +288,8 @@ async function withoutJetStream(deployment: Deployment): Promise<void> {
   assert.match(refused.log(), /has no JetStream.*--state-dir/)
   const folder = join(deployment.folder, 'state')
   const router = await deployment.router([...target, ...durable(5), '--state-dir', folder], { env })
-  assert.match(router.log(), /the snapshot in --state-dir is kept instead/)
+  // Records are there before the log is.
+  await until('it says what it does instead', () => router.log().includes('the snapshot in --state-dir is kept instead'))
   const worker = await deployment.worker('w0')
   const driver = await deployment.driver()
   await until('requests are answered', async () => (await driver.call(routerEndpoint.generate, generateRequest([1, 2, 3]))).error === null, 20_000)

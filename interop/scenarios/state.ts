@@ -45,7 +45,7 @@ async function restartsWarm(deployment: Deployment): Promise<void> {
   for (const [label, spoil, message] of wrong) {
     spoil()
     router = await start(label)
-    assert.match(router.log(), message)
+    await until(`it says what is wrong: ${label}`, () => message.test(router.log()))
     assert.ok([...(await held(driver)).values()].every((row) => row === ''), 'it starts empty')
     assert.equal(await deployment.stop(router), 0)
   }
