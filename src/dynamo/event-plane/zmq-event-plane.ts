@@ -91,7 +91,7 @@ export class DirectZmqPlane implements ZmqEventPlane {
       await discovery.put('v1/event_channels', key, channelRecord(scope, topic, publisherId, { kind: 'Zmq', config: { endpoint: socket.lastEndpoint as string } }))
     } catch (error) {
       socket.close()
-      throw new Error(`no event publisher for ${topic} on ${address}: ${(error as Error).message}`, { cause: error })
+      throw new Error(`no event publisher for ${topic} on ${address}: ${(error as Error).message}; set DYN_EVENT_PLANE_HOST to an address of this machine`, { cause: error })
     }
     const publisher = new ZmqPublisher({ socket, publisherId, topic, clock: this.#options.clock, stats: this.stats }, async () => {
       this.#open.delete(publisher)

@@ -2,7 +2,7 @@
 import { createServer, type AddressInfo, type Server, type Socket } from 'node:net'
 import { createServer as createTlsServer } from 'node:tls'
 import type { Log } from '../../ports.ts'
-import { chooseBindHost } from './bind-host.ts'
+import { chooseBindHost, type BindHost } from './bind-host.ts'
 import type { ServerTls } from './tcp-tls.ts'
 
 /** Where and how to listen. */
@@ -11,6 +11,8 @@ export interface ListenOptions {
   readonly host?: string | undefined
   /** 0 or left out: any free port. */
   readonly port?: number | undefined
+  /** What the variables of host and port begin with, for errors. */
+  readonly variables?: string
   readonly backlog?: number | undefined
   /** Connections beyond are dropped as they come. */
   readonly connectionsMax: number
@@ -54,24 +56,40 @@ export class Listener {
     this.#server.on('drop', () => { this.dropped += 1 })
   }
 
+  #chooseHost(): BindHost {
+    try {
+      return chooseBindHost(this.#options.host)
+    } catch (error) {
+      const { variables } = this.#options
+      throw variables === undefined ? error : new Error(`${variables}_HOST: ${(error as Error).message}`, { cause: error })
+    }
+  }
+
+  #bindError(error: NodeJS.ErrnoException, host: string, port: number): Error {
+    const { variables } = this.#options
+    const mend = variables === undefined ? '' : error.code === 'EADDRNOTAVAIL' ? `; set ${variables}_HOST to an address of this machine` : `; set ${variables}_PORT to another port, 0 for a free one`
+    return new Error(`cannot listen on ${host}:${port} (${error.code ?? error.message})${mend}`, { cause: error })
+  }
+
   /** Binds. Errors: the address is taken or not ours; the abort's reason. */
   async start(signal: AbortSignal): Promise<void> {
     signal.throwIfAborted()
-    const { bind, advertise } = chooseBindHost(this.#options.host)
+    const { bind, advertise } = this.#chooseHost()
+    const port = this.#options.port ?? 0
     await new Promise<void>((resolve, reject) => {
       const settle = (finish: () => void): void => {
         this.#server.removeListener('error', failed)
         signal.removeEventListener('abort', aborted)
         finish()
       }
-      const failed = (error: Error): void => settle(() => reject(error))
+      const failed = (error: Error): void => settle(() => reject(this.#bindError(error, bind, port)))
       const aborted = (): void => settle(() => {
         this.#server.close()
         reject(signal.reason as Error)
       })
       this.#server.once('error', failed)
       signal.addEventListener('abort', aborted)
-      this.#server.listen({ host: bind, port: this.#options.port ?? 0, backlog: this.#options.backlog ?? 4096 }, () => settle(resolve))
+      this.#server.listen({ host: bind, port, backlog: this.#options.backlog ?? 4096 }, () => settle(resolve))
     })
     this.#server.on('error', (error) => this.#log.error({ stage: 'listen', reason: error.message }, 'listening socket failed'))
     this.host = advertise

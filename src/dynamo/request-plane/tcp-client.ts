@@ -119,7 +119,7 @@ class Client implements TcpRequestClient {
       tls: tls.client,
     }
     const { host, port, backlog } = options
-    this.#home = new CallHomeListener({ host, port, backlog, connectionsMax: options.streamsMax ?? 65_536, tls: tls.server }, homeLimits, clock, log)
+    this.#home = new CallHomeListener({ host, port, variables: 'DYN_TCP_RESPONSE_STREAM', backlog, connectionsMax: options.streamsMax ?? 65_536, tls: tls.server }, homeLimits, clock, log)
     this.#pool = new RequestPool(poolLimits, clock)
     this.#callParts = {
       home: this.#home,

@@ -65,7 +65,7 @@ class Server implements TcpRequestServer {
     this.#options = options
     const { host, port, clock, log, tls = plainTcp } = options
     this.#requests = new IncomingRequests(options, clock, log, tls.client)
-    this.#listener = new Listener({ host, port, connectionsMax: options.connectionsMax ?? 16_384, tls: tls.server }, log, (socket) => this.#connected(socket))
+    this.#listener = new Listener({ host, port, variables: 'DYN_TCP_RPC', connectionsMax: options.connectionsMax ?? 16_384, tls: tls.server }, log, (socket) => this.#connected(socket))
   }
 
   get address(): { readonly host: string; readonly port: number } {
