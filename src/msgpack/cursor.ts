@@ -310,6 +310,23 @@ export class MsgpackCursor {
     return Number(this.readInteger())
   }
 
+  /** A list of integers in [0, 2^32); null, and the cursor stays, when the next item is no such list. */
+  tryU32s(): Uint32Array | null {
+    if (this.peek() !== 'array') return null
+    const start = this.offset
+    const count = this.readArrayHeader()
+    const items = new Uint32Array(count)
+    for (let index = 0; index < count; index += 1) {
+      const item = this.#smallInteger()
+      if (item === null) {
+        this.offset = start
+        return null
+      }
+      items[index] = item
+    }
+    return items
+  }
+
   /** Passes one item of any family with all that is in it. Cost: no recursion, no allocation. */
   skip(): void {
     for (let left = 1; left > 0; left -= 1) {
@@ -359,7 +376,7 @@ export class MsgpackCursor {
     }
   }
 
-  /** An integer of up to 16 bits, as most token ids are; null for every other item, which stays. */
+  /** An integer of up to 16 or of 32 bits without a sign, as token ids are; null for every other item, which stays. */
   #smallInteger(): number | null {
     const { bytes, offset } = this
     const byte = offset < this.end ? (bytes[offset] as number) : 0xc1
@@ -367,9 +384,13 @@ export class MsgpackCursor {
       this.offset = offset + 1
       return byte
     }
-    if (byte !== 0xcd || this.end - offset < 3) return null
-    this.offset = offset + 3
-    return u16(bytes, offset + 1)
+    if (byte === 0xcd && this.end - offset >= 3) {
+      this.offset = offset + 3
+      return u16(bytes, offset + 1)
+    }
+    if (byte !== 0xce || this.end - offset < 5) return null
+    this.offset = offset + 5
+    return i32(bytes, offset + 1) >>> 0
   }
 
   /** Errors: bytes left after the last item. */

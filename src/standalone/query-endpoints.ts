@@ -2,7 +2,8 @@
 import { FailureError, type Failure } from '../model/failure.ts'
 import type { Decision, Refusal } from '../model/decision.ts'
 import type { RoutingRequest } from '../model/routing-request.ts'
-import type { IncomingRequest, JsonObject, ResponseWriter } from '../ports.ts'
+import { MsgpackCursor } from '../msgpack/cursor.ts'
+import type { Codec, IncomingRequest, JsonObject, ResponseWriter } from '../ports.ts'
 import type { RemoteIndex } from '../replicas/remote-index.ts'
 import type { OverlapReport, Router } from '../router/contract.ts'
 import { decodeBody, type WireObject, type WireValue } from '../dynamo/wire/body.ts'
@@ -20,8 +21,8 @@ export interface Query {
   readonly routing: Pick<RoutingRequest, 'loraName' | 'cacheNamespace' | 'blockMmInfos' | 'override'>
 }
 
-const isMap = (value: WireValue): value is WireObject =>
-  typeof value === 'object' && value !== null && !Array.isArray(value) && !(value instanceof Uint8Array)
+const isMap = (value: QueryValue): value is WireObject =>
+  typeof value === 'object' && value !== null && !Array.isArray(value) && !(value instanceof Uint8Array) && !(value instanceof Uint32Array)
 
 function textOf(value: WireValue | undefined, field: string): string | undefined {
   if (value === undefined || value === null) return undefined
@@ -29,9 +30,26 @@ function textOf(value: WireValue | undefined, field: string): string | undefined
   return value
 }
 
+/** A question as it was sent; lists of tokens may be read already. */
+export type QueryValue = WireValue | Uint32Array
+
+/** The same as `decodeBody`, without an array of all tokens. Errors: the same. */
+function decodeQuery(body: Uint8Array, codec: Codec): QueryValue {
+  if (codec === 'msgpack' && body.length > 0) {
+    try {
+      const cursor = new MsgpackCursor(body)
+      const tokens = cursor.tryU32s()
+      if (tokens !== null && cursor.atEnd) return tokens
+    } catch {
+      // The general decoder says what is wrong.
+    }
+  }
+  return decodeBody(body, codec)
+}
+
 /** Errors: `FailureError` of class InvalidRequest that names the field. */
-export function queryOf(value: WireValue): Query {
-  if (Array.isArray(value) || value instanceof Uint8Array) return { tokens: tokensOf(value, 'token_ids'), routing: {} }
+export function queryOf(value: QueryValue): Query {
+  if (Array.isArray(value) || value instanceof Uint8Array || value instanceof Uint32Array) return { tokens: tokensOf(value, 'token_ids'), routing: {} }
   if (!isMap(value)) throw invalid('the request must be an array of token ids or a map with `token_ids`')
   const override = overrideOf(value['router_config_override'])
   const loraName = textOf(value['lora_name'], 'lora_name')
@@ -100,7 +118,7 @@ export function withOverlap(remote: RemoteIndex | null, request: IncomingRequest
   if (remote === null) return answer()
   let query: Query
   try {
-    query = queryOf(decodeBody(request.body, request.codec))
+    query = queryOf(decodeQuery(request.body, request.codec))
   } catch {
     // The answer says what is wrong.
     return answer()
@@ -123,9 +141,9 @@ export async function afterOverlap<Answer>(remote: RemoteIndex | null, query: Qu
 }
 
 /** Answers one request with the single value of `answer`, or with the failure that it throws. */
-export function answerOnce(request: IncomingRequest, response: ResponseWriter, answer: (value: WireValue) => WireValue): void {
+export function answerOnce(request: IncomingRequest, response: ResponseWriter, answer: (value: QueryValue) => WireValue): void {
   try {
-    response.writeItem(encodeData(answer(decodeBody(request.body, request.codec)), request.codec))
+    response.writeItem(encodeData(answer(decodeQuery(request.body, request.codec)), request.codec))
     response.end()
   } catch (error) {
     answerFailure(response, failureOf(error))

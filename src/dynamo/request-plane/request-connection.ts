@@ -57,7 +57,7 @@ class RequestConnection {
     this.#peer = `${host}:${port}`
     this.lastUsedMs = clock.nowMs()
     let connected = false
-    const socket = dial({ host, port }, limits.tls, () => {
+    const socket = dial({ host, port, onData: (chunk) => this.#received(chunk) }, limits.tls, () => {
       connected = true
       this.#connectTimer?.cancel()
       this.#connectTimer = null
@@ -66,7 +66,6 @@ class RequestConnection {
     this.#connectTimer = clock.setTimer(limits.connectTimeoutMs, () => {
       this.#end({ class: 'DeadlineExceeded', reason: 'transport.connection_timeout', message: `no connection to ${this.#peer} within ${limits.connectTimeoutMs} ms` })
     })
-    socket.on('data', (chunk: Buffer) => this.#received(chunk))
     socket.on('error', (error) => {
       const what = connected ? `connection to ${this.#peer} broke` : `cannot connect to ${this.#peer}`
       this.#end({ class: 'Unavailable', reason: connected ? 'transport.disconnected' : 'transport.cannot_connect', message: `${what}: ${error.message}` })

@@ -65,7 +65,7 @@ export class ResponseStream implements ResponseWriter {
     this.#limits = parts.limits
     this.#clock = parts.clock
     this.#owner = parts.owner
-    const socket = dial({ host, port, allowHalfOpen: true }, parts.tls, () => {
+    const socket = dial({ host, port, allowHalfOpen: true, onData: (chunk) => this.#received(chunk) }, parts.tls, () => {
       this.#connected = true
       // Once over, the timer is that of the close.
       if (!this.#over) this.#endTimer()
@@ -73,7 +73,6 @@ export class ResponseStream implements ResponseWriter {
     this.#socket = socket
     this.#bufferBytes = Math.max(parts.limits.bufferBytes, socket.writableHighWaterMark)
     this.#timer = parts.clock.setTimer(parts.limits.connectTimeoutMs, () => socket.destroy(new Error(`no connection within ${parts.limits.connectTimeoutMs} ms`)))
-    socket.on('data', (chunk: Buffer) => this.#received(chunk))
     socket.on('end', () => this.#callerEnded())
     socket.on('drain', () => this.#drained())
     socket.on('error', (error) => { if (!this.#connected) parts.owner.dialFailed(this, error.message) })

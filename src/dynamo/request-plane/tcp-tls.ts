@@ -98,11 +98,26 @@ async function read(field: string, path: string): Promise<Buffer> {
   }
 }
 
+export interface Dialled {
+  readonly host: string
+  readonly port: number
+  readonly allowHalfOpen?: boolean
+  /** Takes what comes, at once: the bytes are others afterwards. */
+  readonly onData: (chunk: Uint8Array) => void
+}
+
+/** What dialled connections read is acknowledgements and control words: one buffer serves them all, in place of one for each read. */
+const readBuffer = Buffer.allocUnsafeSlow(16_384)
+
 /** A connection that is being made; what is written waits for it. `onOpen`: once, when the peer is reached and, with TLS, has proved itself. */
-export function dial(target: { readonly host: string; readonly port: number; readonly allowHalfOpen?: boolean }, tls: ClientTls | null, onOpen: () => void): Socket {
-  const { host, port, allowHalfOpen = false } = target
+export function dial(target: Dialled, tls: ClientTls | null, onOpen: () => void): Socket {
+  const { host, port, allowHalfOpen = false, onData } = target
   if (tls === null) {
-    const plain = connectPlain({ host, port, noDelay: true, allowHalfOpen })
+    const callback = (bytes: number): boolean => {
+      onData(readBuffer.subarray(0, bytes))
+      return true
+    }
+    const plain = connectPlain({ host, port, noDelay: true, allowHalfOpen, onread: { buffer: readBuffer, callback } })
     plain.once('connect', onOpen)
     return plain
   }
@@ -112,6 +127,7 @@ export function dial(target: { readonly host: string; readonly port: number; rea
   }
   const secure = connectTls(options)
   secure.setNoDelay(true)
+  secure.on('data', onData)
   let timer: NodeJS.Timeout | undefined
   secure.once('connect', () => {
     timer = setTimeout(() => secure.destroy(new Error(`TLS handshake not finished within ${tls.handshakeTimeoutMs} ms; does the peer speak TLS (DYN_TCP_TLS_CERT_PATH)?`)), tls.handshakeTimeoutMs)

@@ -157,7 +157,8 @@ function packedTokens(bytes: Uint8Array, field: string): Uint32Array {
 }
 
 /** Token ids from a decoded value: an array of integers or packed bytes. */
-export function tokensOf(value: Value | undefined, field: string): Uint32Array {
+export function tokensOf(value: Value | Uint32Array | undefined, field: string): Uint32Array {
+  if (value instanceof Uint32Array) return value
   if (value === undefined) throw invalid(`missing field \`${field}\``)
   if (value instanceof Uint8Array) return packedTokens(value, field)
   if (!Array.isArray(value)) {
@@ -404,6 +405,8 @@ function scan(body: Uint8Array): Scan {
 function readTokens(body: Uint8Array, start: number): Uint32Array {
   if (start < 0) throw invalid('missing field `token_ids`')
   const cursor = new MsgpackCursor(body, start)
+  const all = cursor.tryU32s()
+  if (all !== null) return all
   if (cursor.peek() !== 'array') return tokensOf(cursor.readValue(), 'token_ids')
   const count = cursor.readArrayHeader()
   const tokens = new Uint32Array(count)
