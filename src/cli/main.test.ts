@@ -34,16 +34,8 @@ test('mistakes end with 2, one line and no stack', () => {
     [['router', '--endpoint', 'a.b'], /^warmpath: --endpoint: "a\.b" is not valid/],
     [['router'], /^warmpath: --endpoint is missing/],
     [['router', '--endpoint', 'a.b.c', '--ais-backend', 'vllm'], /^warmpath: --ais-backend: not available in this version/],
-    [['start', '--port', '1'], /^warmpath: unknown option --port \(did you mean --http-port\?\)/],
-    [['router', '--tempreature', '1'], /^warmpath: unknown option --tempreature \(did you mean --router-temperature\?\)/],
-    [['router', '--nope'], /^warmpath: unknown option --nope; see warmpath router --help/],
-    [['router', '--endpoint', 'a.b.c', '--config', ''], /^warmpath: --config: "" is not valid; expected the path of a file/],
     [['router', '--endpoint', 'a.b.c', '--config', tmpdir()], /^warmpath: --config \S+: cannot be read \(EISDIR\); check/],
-    [['router', '--endpoint', 'a.b.c', '--prefill-endpoint', 'a.b.c'], /^warmpath: --prefill-endpoint: a\.b\.c is the endpoint of the decode workers .*; give/],
-    [['router', '--endpoint', 'a.b.c', '--on-prefill-error', 'no'], /expected one of retry,decode-only \| retry \| decode-only \| fail/],
     [['start', '--aggregated', '--prefill-workers', '3'], /^warmpath: --prefill-workers: .*leave one of the two out/],
-    [['start', '--model-name', ''], /^warmpath: --model-name: "" is not valid; expected a text that is not empty/],
-    [['start', '--http-host', ''], /^warmpath: --http-host: "" is not valid/],
     [['worker', '--model-path', '/nowhere'], /^warmpath: --model-path: \/nowhere is no model folder: .*it needs config\.json and tokenizer\.json/],
     [['indexer', '--peers', 'nope'], /^warmpath: --peers: "nope" is not valid; expected http:\/\/HOST:PORT/],
     [['select-service', '--indexer-peers', 'http://'], /^warmpath: --indexer-peers: "http:\/\/" is not valid; expected http:\/\/HOST:PORT/],
@@ -80,12 +72,14 @@ test('places that cannot be used end the start at once, by the name of their opt
   writeFileSync(file, 'no pem')
   const router = ['router', '--endpoint', 'a.b.c']
   const cases: [string[], number, RegExp, Readonly<Record<string, string>>?][] = [
-    [[...router, '--http-port', '0', '--http-host', '192.0.2.1'], 2, /^warmpath: --http-host: "192\.0\.2\.1" is no address of this machine; give/],
-    [['frontend', '--http-port', '0', '--http-host', '192.0.2.1'], 2, /^warmpath: --http-host: "192\.0\.2\.1" is no address of this machine; give/],
+    [[...router, '--http-port', '0', '--http-host', '203.0.113.77'], 2, /^warmpath: --http-host: "203\.0\.113\.77" is no address of this machine; give/],
+    [['frontend', '--http-port', '0', '--http-host', '203.0.113.77'], 2, /^warmpath: --http-host: "203\.0\.113\.77" is no address of this machine; give/],
     [[...router, '--state-dir', file], 2, /^warmpath: --state-dir \S+: no folder that can be written \(EEXIST\); give another/],
     [[...router, '--admin-port', '0', '--admin-token-file', 'none'], 2, /^warmpath: --admin-token-file none: cannot be read \(ENOENT\); check/],
     [['frontend', '--tls-cert-path', file, '--tls-key-path', file], 2, /^warmpath: --tls-cert-path \S+: holds not a certificate in PEM form/],
     [router, 1, /^warmpath: cannot use the discovery directory .*; set DYN_FILE_KV/, { DYN_DISCOVERY_BACKEND: 'file', DYN_FILE_KV: file }],
+    [['worker'], 2, /^warmpath: DYN_TCP_RPC_HOST: host "nohost" is neither an IP address nor an interface; interfaces: /, { DYN_TCP_RPC_HOST: 'nohost' }],
+    [['worker'], 1, /^warmpath: cannot listen on 203\.0\.113\.77:0 \(EADDRNOTAVAIL\); set DYN_TCP_RPC_HOST to an address/, { DYN_TCP_RPC_HOST: '203.0.113.77' }],
     // Parents that take no folders.
     ...(process.platform === 'linux' ? [[router, 1, /^warmpath: cannot use the discovery directory .*; set DYN_FILE_KV/, { DYN_DISCOVERY_BACKEND: 'file', DYN_FILE_KV: '/proc/none' }] as [string[], number, RegExp, Record<string, string>]] : []),
   ]

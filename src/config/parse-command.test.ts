@@ -4,7 +4,7 @@ import { test } from 'node:test'
 import { effectiveEnvironment } from './effective-environment.ts'
 import { parseCommand } from './parse-command.ts'
 import type { Environment, ParsedConfig } from './parse-command.ts'
-import { routerOptions } from './table.ts'
+import { routerOptions, type CommandName } from './table.ts'
 import { routerSettingsOf, routerTargetOf } from './router-settings.ts'
 import { UsageError } from './usage-error.ts'
 
@@ -353,4 +353,20 @@ test('unknown names in files come with a mend: the nearest name, or all there ar
   await refuses(['--config', 'w.yaml'], /unknown option "xyzzy"; see warmpath router --help, or leave it out$/, { files: { 'w.yaml': 'xyzzy: 1\n' } })
   await refuses(['--router-policy-config', 'p.yaml'], /^p\.yaml:2: unknown setting router\.xyzzy; the settings are .*router_ttl_secs/, { files: { 'p.yaml': 'router:\n  xyzzy: 1\n' } })
   await refuses(['--router-policy-config', 'p.yaml'], /unknown section "xyzzy"; the sections are router,/, { files: { 'p.yaml': 'xyzzy:\n  a: 1\n' } })
+})
+
+test('mistakes on any command line name the option, the value and the mend', async () => {
+  const cases: [CommandName, string[], RegExp][] = [
+    ['start', ['--port', '1'], /^unknown option --port \(did you mean --http-port\?\)/],
+    ['router', ['--tempreature', '1'], /^unknown option --tempreature \(did you mean --router-temperature\?\)/],
+    ['router', ['--nope'], /^unknown option --nope; see warmpath router --help/],
+    ['router', ['--endpoint', 'a.b.c', '--config', ''], /^--config: "" is not valid; expected the path of a file/],
+    ['router', ['--endpoint', 'a.b.c', '--prefill-endpoint', 'a.b.c'], /^--prefill-endpoint: a\.b\.c is the endpoint of the decode workers .*; give/],
+    ['router', ['--endpoint', 'a.b.c', '--on-prefill-error', 'no'], /expected one of retry,decode-only \| retry \| decode-only \| fail/],
+    ['start', ['--model-name', ''], /^--model-name: "" is not valid; expected a text that is not empty/],
+    ['start', ['--http-host', ''], /^--http-host: "" is not valid/],
+  ]
+  for (const [command, argv, message] of cases) {
+    await assert.rejects(parseCommand(command, argv, {}, () => { throw new Error('nothing is read') }), (error) => error instanceof UsageError && message.test(error.message) && !error.message.includes('\n'), argv.join(' '))
+  }
 })

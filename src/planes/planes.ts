@@ -38,6 +38,7 @@ export interface Planes {
 /** Not started yet. Errors: `UsageError` for settings that cannot be used, files that cannot be read. */
 export async function createPlanes(values: PlaneValues, parts: PlaneParts): Promise<Planes> {
   const { clock, log } = parts
+  checkHosts(values)
   const [tls, settings, broker] = await refusals(async () => [await tlsOf(values), natsOf(values), brokerOf(values)] as const)
   const overNats = { requests: values.requestPlane === 'nats', events: values.eventPlane === 'nats' }
   const link = new NatsLink({ settings, clock, log, wayOut: wayOut(overNats) })
@@ -60,6 +61,17 @@ export async function createPlanes(values: PlaneValues, parts: PlaneParts): Prom
       if (overNats.requests || overNats.events) await refusals(() => link.start(signal))
     },
     close: () => link.close(),
+  }
+}
+
+/** Errors: `UsageError` that names the variable. */
+function checkHosts({ tcpRpcHost, tcpResponseStreamHost, eventPlaneHost }: PlaneValues): void {
+  for (const [variable, host] of [['DYN_TCP_RPC_HOST', tcpRpcHost], ['DYN_TCP_RESPONSE_STREAM_HOST', tcpResponseStreamHost], ['DYN_EVENT_PLANE_HOST', eventPlaneHost]] as const) {
+    try {
+      chooseBindHost(host ?? undefined)
+    } catch (error) {
+      throw new UsageError(`${variable}: ${(error as Error).message}`)
+    }
   }
 }
 
