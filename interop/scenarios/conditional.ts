@@ -4,20 +4,21 @@ import { freePort, generateRequest, type Deployment, type Managed, type WorkerEv
 import { routerEndpoint, type OutputMap, type Scenario } from '../scenario.ts'
 import { until } from '../../test/until.ts'
 
-type Worker = Awaited<ReturnType<Deployment['worker']>>
+export type Worker = Awaited<ReturnType<Deployment['worker']>>
 type Request = Readonly<Record<string, unknown>>
 
-const requestsOf = (worker: Worker): Request[] => worker.events().filter((event: WorkerEvent) => event.ev === 'request').map((event) => (event as unknown as { request: Request }).request)
+export const requestsOf = (worker: Worker): Request[] => worker.events().filter((event: WorkerEvent) => event.ev === 'request').map((event) => (event as unknown as { request: Request }).request)
 
 const conditional = ['--router-conditional-disagg', '--router-conditional-disagg-config', '{"policy":"isl_bounding","eff_isl_threshold":64,"eff_isl_ratio_threshold":0.7}'] as const
 
-interface Frontend {
+export interface Frontend {
   readonly name: string
   readonly port: number
   readonly process: Managed
 }
 
-async function bothFrontends(deployment: Deployment, flags: readonly (string | number)[]): Promise<Frontend[]> {
+/** Dynamo's frontend and ours, both with these flags, when they answer. */
+export async function bothFrontends(deployment: Deployment, flags: readonly (string | number)[]): Promise<Frontend[]> {
   const [real, ours] = [await freePort(), await freePort()]
   const frontends = [
     { name: 'real', port: real, process: deployment.module('real-frontend', 'dynamo.frontend', ['--http-port', real, '--router-mode', 'kv', ...flags]) },
@@ -41,7 +42,7 @@ async function bothFrontends(deployment: Deployment, flags: readonly (string | n
   return frontends
 }
 
-async function post({ port }: Pick<Frontend, 'port'>, content: string, more: Readonly<Record<string, unknown>> = {}, headers: Readonly<Record<string, string>> = {}): Promise<{ readonly status: number; readonly body: string }> {
+export async function post({ port }: Pick<Frontend, 'port'>, content: string, more: Readonly<Record<string, unknown>> = {}, headers: Readonly<Record<string, string>> = {}): Promise<{ readonly status: number; readonly body: string }> {
   const response = await fetch(`http://127.0.0.1:${port}/v1/chat/completions`, {
     method: 'POST', headers: { 'content-type': 'application/json', ...headers }, signal: AbortSignal.timeout(30_000),
     body: JSON.stringify({ model: 'tiny', messages: [{ role: 'user', content }], max_tokens: 2, ...more }),
@@ -58,7 +59,7 @@ const stagesOf = (request: Request): unknown => {
   }
 }
 
-const long = (name: string): string => `${name} `.repeat(200)
+export const long = (name: string): string => `${name} `.repeat(200)
 
 async function bypass(deployment: Deployment): Promise<void> {
   const prefill = await deployment.worker('prefill0', ['--role', 'prefill', '--endpoint', 'dynamo.prefill.generate', '--publish-kv'])

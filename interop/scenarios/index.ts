@@ -33,9 +33,10 @@ import { selectionQueueScenarios } from './selection-queues.ts'
 import { sdkScenarios } from './sdk.ts'
 import { goldenScenarios } from './golden.ts'
 import { kubernetesScenarios } from './kubernetes.ts'
+import { stageRuleScenarios } from './stage-rules.ts'
 import { stateScenarios } from './state.ts'
 import { vllmScenarios } from './vllm.ts'
 
 export const scenarios: readonly Scenario[] = [
-  ...endpointScenarios, ...failureScenarios, ...equalityScenarios, ...chainScenarios, ...disaggScenarios, ...combinationScenarios, ...conditionalScenarios, ...captureScenarios, ...routerCaptureScenarios, ...frontendScenarios, ...modeScenarios, ...rowScenarios, ...apiScenarios, ...apiClientScenarios, ...apiStreamScenarios, ...parserScenarios, ...readmeScenarios, ...globalRouterScenarios, ...etcdScenarios, ...churnScenarios, ...loadScenarios, ...queueScenarios, ...policyScenarios, ...replicaScenarios, ...selectionScenarios, ...selectionQueueScenarios, ...goldenScenarios, ...sdkScenarios, ...planeScenarios, ...generationScenarios, ...durableScenarios, ...phantomScenarios, ...stateScenarios, ...kubernetesScenarios, ...vllmScenarios,
+  ...endpointScenarios, ...failureScenarios, ...equalityScenarios, ...chainScenarios, ...disaggScenarios, ...combinationScenarios, ...conditionalScenarios, ...stageRuleScenarios, ...captureScenarios, ...routerCaptureScenarios, ...frontendScenarios, ...modeScenarios, ...rowScenarios, ...apiScenarios, ...apiClientScenarios, ...apiStreamScenarios, ...parserScenarios, ...readmeScenarios, ...globalRouterScenarios, ...etcdScenarios, ...churnScenarios, ...loadScenarios, ...queueScenarios, ...policyScenarios, ...replicaScenarios, ...selectionScenarios, ...selectionQueueScenarios, ...goldenScenarios, ...sdkScenarios, ...planeScenarios, ...generationScenarios, ...durableScenarios, ...phantomScenarios, ...stateScenarios, ...kubernetesScenarios, ...vllmScenarios,
 ]
