@@ -84,7 +84,7 @@ async function softSessions(deployment: Deployment): Promise<void> {
   }
   for (const label of new Set(bound)) await deployment.stop((workers.get(label) as Worker).process)
   for (const frontend of frontends) {
-    await until(`the ${frontend.name} frontend has another worker`, async () => /^decode/.test(await decoderOf(frontend)))
+    await until(`the ${frontend.name} frontend has another worker`, async () => (await decoderOf(frontend)).startsWith('decode'))
     const moved = await rounds(frontend)
     assert.equal(moved.size, 1, `${frontend.name}: the session has moved once: ${[...moved].join()}`)
     assert.ok(!bound.includes([...moved][0] as string), `${frontend.name}: to a worker that is there: ${[...moved].join()}`)
