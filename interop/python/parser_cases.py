@@ -302,6 +302,27 @@ def kimi_k3_cases(tool, reasoning):
         ("quotes in a name", one.replace('"get_weather"', '"get&quot;weather"')), ("tool of another order", one.replace('tool="get_weather" index="1"', 'index="1" tool="get_weather"')), ("same argument twice", one.replace("<|close|>call<|sep|>", '<|open|>argument key="city" type="string"<|sep|>Oslo<|close|>argument<|sep|><|close|>call<|sep|>')), ("text in a call", one.replace("<|close|>call<|sep|>", "x<|close|>call<|sep|>")), ("text between calls", kimi_k3([("get_weather", ROME), ("get_time", ZONE)]).replace("<|close|>call<|sep|>", "<|close|>call<|sep|>\n")), reasoning=reasoning)
 
 
+def atem(calls):
+    def value(v):
+        return v if isinstance(v, str) else dumps(v)
+    return "".join(f'<atem:invoke name="{name}">\n' + "".join(f'<atem:parameter name="{k}">{value(v)}</atem:parameter>\n' for k, v in args.items()) + "</atem:invoke>\n" for name, args in calls)
+
+
+def muse(calls):
+    return "<|start|>assistant to=functions<|message|>" + atem(calls) + "<|eom|>"
+
+
+def muse_cases(tool, reasoning):
+    thought, answer, one = " to=self<|message|>Hm.<|eom|>", "<|start|>assistant to=user<|message|>I look.<|eom|>", muse([("get_weather", ROME)])
+    return battery(tool, None, muse, reasoning) + more(
+        tool, ("thought, answer, call", thought + answer + one), ("thought and answer", thought + answer), ("thought only", thought), ("open thought", thought[:-7]), ("thought cut", thought[:-3]), ("answer to nobody", thought + answer.replace(" to=user", "")), ("answer only", " to=user<|message|>Hello<|eot|>"), ("answer without a header", "<|message|>Hello<|eot|>"), ("open answer", thought + answer[:-7]), ("call at once", " to=functions<|message|>" + atem([("get_weather", ROME)]) + "<|eot|>"),
+        ("in a wrapper", one.replace("<atem:invoke", "<atem:function_calls>\n<atem:invoke").replace("</atem:invoke>", "</atem:invoke>\n</atem:function_calls>")), ("two thoughts", thought + "<|start|>assistant" + thought + answer), ("two answers", answer + answer), ("another recipient", " to=analysis<|message|>Hm.<|eom|>" + answer), ("call in an answer", " to=user<|message|>Hi " + atem([("get_weather", ROME)]) + "<|eot|>"), ("call in a thought", " to=self<|message|>Hm " + atem([("get_weather", ROME)]) + "<|eom|>" + answer),
+        ("text beside a call", one.replace("<|message|>", "<|message|>I look. ").replace("<|eom|>", "done<|eom|>")), ("no invoke end", one.replace("</atem:invoke>\n", "")), ("no message end", one.replace("<|eom|>", "")), ("no parameter end", one.replace("</atem:parameter>", "")), ("values of the wrong types", muse([("get_weather", {"city": "12", "days": "three", "metric": "maybe", "scale": "abc", "tags": "no list"})])), ("values by their types", muse([("get_weather", {"days": " 3 ", "metric": "True", "scale": "1.0", "tags": '["a", 1]', "place": '{"x": 1}'})])),
+        ("an unknown parameter", muse([("get_weather", {"other": "12", "more": '{"a": 1}'})])), ("null", muse([("get_weather", {"city": "null", "days": "null"})])), ("many lines", muse([("get_weather", {"city": "\n a\n b\n"})])), ("entities", muse([("get_weather", {"city": "a &lt; b &amp; c"})])), ("same parameter twice", one.replace("</atem:invoke>", '<atem:parameter name="city">Oslo</atem:parameter>\n</atem:invoke>')), ("text between messages", thought + " x " + answer + " y"), ("end of the turn", thought + answer.replace("<|eom|>", "<|eot|>") + answer), reasoning=reasoning)
+
+
+FAMILIES["muse"] = muse_cases("muse_glimmer", "muse_glimmer")
+FAMILIES["muse"] += [dict(case, name=case["name"] + what, tool=tool, reasoning=reasoning) for case in FAMILIES["muse"] for what, tool, reasoning in [(", calls alone", "muse", None), (", thoughts alone", None, "muse")] if case["name"] in ("one call", "text around", "plain text", "no tools", "thought, answer, call", "thought and answer")]
 FAMILIES["kimi_k3"] = kimi_k3_cases("kimi_k3", "kimi_k3")
 FAMILIES["kimi_k3_alone"] = [dict(case, name=case["name"] + what, tool=tool, reasoning=reasoning) for case in FAMILIES["kimi_k3"] for what, tool, reasoning in [(", calls alone", "kimi_k3", None), (", thoughts alone", None, "kimi_k3")]
                              if case["name"] in ("one call", "text around", "plain text", "no tools", "thought, answer, call", "thought and answer", "open thought", "answer only", "thought and call", "text between")]

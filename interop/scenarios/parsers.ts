@@ -39,6 +39,7 @@ const sampled: Readonly<Record<string, readonly string[]>> = {
   deepseek_v41: ['everything in the arguments', 'JSON arguments'],
   kimi_k2: ['two calls', 'special tokens'],
   kimi_k3: ['everything in the arguments', 'thought, answer, call'],
+  muse: ['everything in the arguments', 'thought, answer, call'],
   minimax_m3: ['everything in the arguments', 'two calls with text around'],
   pythonic: ['two calls with text around', 'list and dict'],
   guided: ['hermes+qwen3 required, two behind reasoning', 'hermes+qwen3 named behind reasoning', 'hermes+qwen3 required, text behind reasoning'],

@@ -5,6 +5,7 @@ import { HarmonyParser } from './harmony.ts'
 import { anyJson, hermes, jamba, llama3Json, mistral, nemotronDeci, phi4, qwen25 } from './json-formats.ts'
 import { kimiK3 } from './kimi-k3-format.ts'
 import { minimaxM3 } from './minimax-m3-format.ts'
+import { MuseParser } from './muse.ts'
 import type { OutputParser, ParseRequest, ParserNames } from './output-parser.ts'
 import { isThinkingOn, reasoningFormats, type ReasoningFormat } from './reasoning-formats.ts'
 import { plainStage, StagedParser, type SplitterChoice, type TextStage } from './staged-parser.ts'
@@ -33,10 +34,11 @@ function unifiedFormat({ toolCall, reasoning }: ParserNames): ToolFormat | undef
 
 const harmony = 'harmony'
 const gptOss = 'gpt_oss'
+const muse = ['muse', 'muse_glimmer']
 
 /** Names that are served, as a card may hold them. */
-export const toolParserNames: readonly string[] = [...Object.keys(toolFormats), ...Object.keys(unifiedFormats), harmony]
-export const reasoningParserNames: readonly string[] = [...Object.keys(reasoningFormats), gptOss, 'minimax_append_think']
+export const toolParserNames: readonly string[] = [...Object.keys(toolFormats), ...Object.keys(unifiedFormats), harmony, ...muse]
+export const reasoningParserNames: readonly string[] = [...Object.keys(reasoningFormats), gptOss, 'minimax_append_think', ...muse]
 
 /** What is wrong with the names of a card, for a warning; empty when nothing is. */
 export function unknownParsers(names: ParserNames): readonly string[] {
@@ -47,8 +49,8 @@ export function unknownParsers(names: ParserNames): readonly string[] {
 }
 
 const keepSpecialFor = {
-  toolCall: [harmony, 'gemma4', 'gemma-4', 'kimi_k2', 'kimi_k25', 'minimax_m3', 'minimax-m3', 'minimax_m3_nom', 'minimax-m3-nom'],
-  reasoning: [gptOss, 'gemma4', 'gemma-4', 'kimi_k25', 'mistral', 'minimax_m3', 'minimax-m3', 'deepseek_v41'],
+  toolCall: [harmony, 'gemma4', 'gemma-4', 'kimi_k2', 'kimi_k25', 'minimax_m3', 'minimax-m3', 'minimax_m3_nom', 'minimax-m3-nom', ...muse],
+  reasoning: [gptOss, ...muse, 'gemma4', 'gemma-4', 'kimi_k25', 'mistral', 'minimax_m3', 'minimax-m3', 'deepseek_v41'],
 }
 
 /** Their markers are special tokens, which must stay in the text. */
@@ -63,6 +65,10 @@ export function outputParserMaker(names: ParserNames, request: ParseRequest): ((
     const reads = { reasoning: names.reasoning === gptOss, calls: readsCalls && names.toolCall === harmony, singleCall: request.singleCall }
     return () => new HarmonyParser(demanded ? { ...reads, stage: new GuidedCalls(request.toolChoice, plainStage) } : reads)
   }
+  const callsMax = !readsCalls ? 0 : request.singleCall ? 1 : Infinity
+  if (muse.includes(names.toolCall ?? '') || muse.includes(names.reasoning ?? '')) {
+    return () => new MuseParser(demanded ? { callsMax, stage: new GuidedCalls(request.toolChoice, plainStage) } : { callsMax })
+  }
   const splitter = splitterOf(names, request)
   const unified = unifiedFormat(names)
   const format = unified ?? (readsCalls && names.toolCall !== null ? toolFormats[names.toolCall] : undefined)
@@ -70,7 +76,6 @@ export function outputParserMaker(names: ParserNames, request: ParseRequest): ((
   const appends = names.reasoning === 'minimax_append_think' && !request.guided && !demanded
   if (splitter === null && format === undefined && !demanded && !appends) return undefined
   const prefix = appends ? '<think>' : ''
-  const callsMax = !readsCalls ? 0 : request.singleCall ? 1 : Infinity
   return () => new StagedParser({ splitter, stage: stageOf(format, request, demanded), callsMax, prefix })
 }
 
