@@ -4,7 +4,7 @@ import { cpSync, mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { freePort, generateRequest, type Deployment, type Driver } from '../deployment.ts'
 import type { OlderVersion } from '../dynamo-venv.ts'
-import { etcdEnv, natsEnv } from './planes.ts'
+import { bothStagesServe, etcdEnv, natsEnv } from './planes.ts'
 import { randomTokens, routerEndpoint, seeded, workerOf, type OutputMap, type OverlapAnswer, type Scenario } from '../scenario.ts'
 import { until } from '../../test/until.ts'
 
@@ -171,15 +171,7 @@ async function runsStages(deployment: Deployment, prefill: Version, decode: Vers
   const driver = await deployment.driver()
   const [tokens] = prompts(41, 1) as [number[]]
   const ask = generateRequest(tokens, { stop_conditions: { max_tokens: 6, ignore_eos: true } })
-  await until('a request takes both stages', async () => {
-    const { outputs, error } = await driver.call(routerEndpoint.generate, ask, { timeoutSeconds: 20 })
-    const worker = error === null ? (outputs[0] as OutputMap).routing_data?.worker_id : undefined
-    return worker !== undefined && BigInt(worker.prefill_worker_id) !== BigInt(worker.decode_worker_id)
-  }, 60_000)
-  await until('the prefill index follows', async () => {
-    const { outputs } = await driver.call(routerEndpoint.generate, ask)
-    return ((outputs.at(-1) as OutputMap).routing_data?.timing?.['kv_hit_rate'] ?? 0) > 0
-  })
+  await bothStagesServe(driver, ask)
 }
 
 const overEtcdAndNats = async (deployment: Deployment, requests: 'tcp' | 'nats'): Promise<Env> =>

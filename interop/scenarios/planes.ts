@@ -116,13 +116,8 @@ async function routes(deployment: Deployment, env: Env): Promise<void> {
   assert.equal(await deployment.stop(router), 0)
 }
 
-/** Both stages, through our router and through our frontend. */
-async function disaggregates(deployment: Deployment, env: Env): Promise<void> {
-  deployment.mocker('prefill', ['--disaggregation-mode', 'prefill', '--num-workers', 1], env)
-  deployment.mocker('decode', ['--disaggregation-mode', 'decode', '--num-workers', 1], env)
-  const router = deployment.warmpath('router', ['router', '--endpoint', 'dynamo.backend.generate', '--prefill-endpoint', 'dynamo.prefill.generate'], env)
-  const driver = await deployment.driver(env)
-  const ask = generateRequest(prompt, { stop_conditions: { max_tokens: 6, ignore_eos: true } })
+/** A request goes through both stages, and the next one finds its prompt cached. */
+export async function bothStagesServe(driver: Driver, ask: ReturnType<typeof generateRequest>): Promise<void> {
   await until('a request takes both stages', async () => {
     const { outputs, error } = await driver.call(routerEndpoint.generate, ask, { timeoutSeconds: 20 })
     const worker = error === null ? (outputs[0] as OutputMap).routing_data?.worker_id : undefined
@@ -132,6 +127,16 @@ async function disaggregates(deployment: Deployment, env: Env): Promise<void> {
     const { outputs } = await driver.call(routerEndpoint.generate, ask)
     return ((outputs.at(-1) as OutputMap).routing_data?.timing?.['kv_hit_rate'] ?? 0) > 0
   })
+}
+
+/** Both stages, through our router and through our frontend. */
+async function disaggregates(deployment: Deployment, env: Env): Promise<void> {
+  deployment.mocker('prefill', ['--disaggregation-mode', 'prefill', '--num-workers', 1], env)
+  deployment.mocker('decode', ['--disaggregation-mode', 'decode', '--num-workers', 1], env)
+  const router = deployment.warmpath('router', ['router', '--endpoint', 'dynamo.backend.generate', '--prefill-endpoint', 'dynamo.prefill.generate'], env)
+  const driver = await deployment.driver(env)
+  const ask = generateRequest(prompt, { stop_conditions: { max_tokens: 6, ignore_eos: true } })
+  await bothStagesServe(driver, ask)
   assert.equal(await deployment.stop(router), 0)
   const port = await freePort()
   const frontend = deployment.warmpath('frontend', ['frontend', '--http-host', '127.0.0.1', '--http-port', port], env)
