@@ -321,6 +321,20 @@ def muse_cases(tool, reasoning):
         ("an unknown parameter", muse([("get_weather", {"other": "12", "more": '{"a": 1}'})])), ("null", muse([("get_weather", {"city": "null", "days": "null"})])), ("many lines", muse([("get_weather", {"city": "\n a\n b\n"})])), ("entities", muse([("get_weather", {"city": "a &lt; b &amp; c"})])), ("same parameter twice", one.replace("</atem:invoke>", '<atem:parameter name="city">Oslo</atem:parameter>\n</atem:invoke>')), ("text between messages", thought + " x " + answer + " y"), ("end of the turn", thought + answer.replace("<|eom|>", "<|eot|>") + answer), reasoning=reasoning)
 
 
+def inkling(calls):
+    return "".join('<|message_model|><|content_invoke_tool_json|>{"name": "%s", "args": %s}<|end_message|>' % (name, dumps(args)) for name, args in calls)
+
+
+def inkling_cases(tool, reasoning):
+    thought, answer, one = "<|content_thinking|>Hm.<|end_message|>", "<|message_model|><|content_text|>I look.<|end_message|>", inkling([("get_weather", ROME)])
+    return battery(tool, None, inkling, reasoning) + more(
+        tool, ("thought, answer, call", thought + answer + one + "<|content_model_end_sampling|>"), ("thought and answer", thought + answer), ("thought only", thought), ("open thought", thought[:-15]), ("thought cut", thought[:-3]), ("thought of the model", "<|message_model|>" + thought + answer), ("answer only", answer), ("answer at once", answer[len("<|message_model|>"):]), ("open answer", thought + answer[:-15]), ("two thoughts", thought + thought + answer), ("two answers", answer + answer), ("text between", thought + " x " + answer + " y "),
+        ("no content mark", thought + "<|message_model|>Hello"), ("another content", "<|message_model|><|content_image|>x<|end_message|>" + answer), ("call at once", one[len("<|message_model|>"):]), ("other keys", one.replace("args", "arguments")), ("no args", one.replace(', "args": {"city": "Rome"}', "")), ("bad arguments", one.replace('"Rome"', "Rome")), ("a list", one.replace('{"name"', '[{"name"').replace("}}", "}}]")), ("spread", one.replace('{"city": "Rome"}', '{\n "city": "Rome",\n "days": 1.0}')), ("args first", one.replace('"name": "get_weather", "args": {"city": "Rome"}', '"args": {"city": "Rome"}, "name": "get_weather"')),
+        ("call and answer", one + answer), ("thought and call", thought + one), ("call in a thought", "<|content_thinking|>Hm " + one + answer), ("end of sampling", answer + "<|content_model_end_sampling|>"), reasoning=reasoning)
+
+
+FAMILIES["inkling"] = inkling_cases("inkling", "inkling")
+FAMILIES["inkling"] += [dict(case, name=case["name"] + what, tool=tool, reasoning=reasoning) for case in FAMILIES["inkling"] for what, tool, reasoning in [(", calls alone", "inkling", None), (", thoughts alone", None, "inkling")] if case["name"] in ("one call", "text around", "plain text", "no tools", "thought, answer, call", "thought and answer", "answer only", "two calls")]
 FAMILIES["muse"] = muse_cases("muse_glimmer", "muse_glimmer")
 FAMILIES["muse"] += [dict(case, name=case["name"] + what, tool=tool, reasoning=reasoning) for case in FAMILIES["muse"] for what, tool, reasoning in [(", calls alone", "muse", None), (", thoughts alone", None, "muse")] if case["name"] in ("one call", "text around", "plain text", "no tools", "thought, answer, call", "thought and answer")]
 FAMILIES["kimi_k3"] = kimi_k3_cases("kimi_k3", "kimi_k3")
@@ -445,7 +459,7 @@ MARKERS = [
     "<tool_call>", "</tool_call>", "<|python_tag|>", "[TOOL_CALLS]", "[/TOOL_CALLS]", "[ARGS]", "[THINK]", "[/THINK]", "<think>", "</think>", "<mm:think>", "</mm:think>", "◁think▷", "◁/think▷",
     "<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>", "<｜tool▁call▁begin｜>", "<｜tool▁call▁end｜>", "<｜tool▁sep｜>", "｜DSML｜", "<|start|>", "<|end|>", "<|message|>", "<|channel|>", "<|constrain|>", "<|return|>", "<|call|>",
     "<|tool_calls_section_begin|>", "<|tool_calls_section_end|>", "<|tool_call_begin|>", "<|tool_call_end|>", "<|tool_call_argument_begin|>", "<|tool_call>", "<tool_call|>", "<|\"|>", "<|channel>", "<channel|>", "]<]minimax[>[",
-    "<minimax:tool_call>", "</minimax:tool_call>", "<TOOLCALL>", "</TOOLCALL>", "<tool_calls>", "</tool_calls>",
+    "<|message_model|>", "<|content_text|>", "<|content_thinking|>", "<|content_invoke_tool_json|>", "<|end_message|>", "<|content_model_end_sampling|>", "<minimax:tool_call>", "</minimax:tool_call>", "<TOOLCALL>", "</TOOLCALL>", "<tool_calls>", "</tool_calls>",
 ]
 
 

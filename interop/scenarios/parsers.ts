@@ -37,6 +37,7 @@ const sampled: Readonly<Record<string, readonly string[]>> = {
   deepseek_v3_1: ['two calls', 'bad arguments'],
   deepseek_v4: ['everything in the arguments', 'text around'],
   deepseek_v41: ['everything in the arguments', 'JSON arguments'],
+  inkling: ['two calls with text around', 'thought, answer, call'],
   kimi_k2: ['two calls', 'special tokens'],
   kimi_k3: ['everything in the arguments', 'thought, answer, call'],
   muse: ['everything in the arguments', 'thought, answer, call'],

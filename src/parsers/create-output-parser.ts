@@ -3,6 +3,7 @@ import { deepseekV3, deepseekV31, deepseekV32, deepseekV4, deepseekV41 } from '.
 import { GuidedCalls } from './guided-calls.ts'
 import { HarmonyParser } from './harmony.ts'
 import { anyJson, hermes, jamba, llama3Json, mistral, nemotronDeci, phi4, qwen25 } from './json-formats.ts'
+import { InklingParser, inklingCalls } from './inkling.ts'
 import { kimiK3 } from './kimi-k3-format.ts'
 import { minimaxM3 } from './minimax-m3-format.ts'
 import { MuseParser } from './muse.ts'
@@ -15,7 +16,7 @@ import { ToolScanner } from './tool-scanner.ts'
 import { minimaxM2, qwen3Coder } from './xml-formats.ts'
 
 const toolFormats: Readonly<Record<string, ToolFormat>> = {
-  hermes, qwen25, qwen3: hermes, llama3_json: llama3Json, mistral, phi4, jamba, nemotron_deci: nemotronDeci, default: anyJson, pythonic,
+  hermes, qwen25, qwen3: hermes, llama3_json: llama3Json, mistral, phi4, jamba, inkling: inklingCalls, nemotron_deci: nemotronDeci, default: anyJson, pythonic,
   qwen3_coder: qwen3Coder, nemotron_nano: qwen3Coder, minimax_m2: minimaxM2,
   deepseek_v3: deepseekV3, deepseek_v3_1: deepseekV31, deepseek_v3_2: deepseekV32, deepseek_v4: deepseekV4, 'deepseek-v4': deepseekV4, deepseekv4: deepseekV4,
   minimax_m3: minimaxM3, 'minimax-m3': minimaxM3, minimax_m3_nom: minimaxM3, 'minimax-m3-nom': minimaxM3,
@@ -34,11 +35,12 @@ function unifiedFormat({ toolCall, reasoning }: ParserNames): ToolFormat | undef
 
 const harmony = 'harmony'
 const gptOss = 'gpt_oss'
+const inkling = 'inkling'
 const muse = ['muse', 'muse_glimmer']
 
 /** Names that are served, as a card may hold them. */
 export const toolParserNames: readonly string[] = [...Object.keys(toolFormats), ...Object.keys(unifiedFormats), harmony, ...muse]
-export const reasoningParserNames: readonly string[] = [...Object.keys(reasoningFormats), gptOss, 'minimax_append_think', ...muse]
+export const reasoningParserNames: readonly string[] = [...Object.keys(reasoningFormats), gptOss, 'minimax_append_think', inkling, ...muse]
 
 /** What is wrong with the names of a card, for a warning; empty when nothing is. */
 export function unknownParsers(names: ParserNames): readonly string[] {
@@ -49,8 +51,8 @@ export function unknownParsers(names: ParserNames): readonly string[] {
 }
 
 const keepSpecialFor = {
-  toolCall: [harmony, 'gemma4', 'gemma-4', 'kimi_k2', 'kimi_k25', 'minimax_m3', 'minimax-m3', 'minimax_m3_nom', 'minimax-m3-nom', ...muse],
-  reasoning: [gptOss, ...muse, 'gemma4', 'gemma-4', 'kimi_k25', 'mistral', 'minimax_m3', 'minimax-m3', 'deepseek_v41'],
+  toolCall: [harmony, 'gemma4', 'gemma-4', 'kimi_k2', 'kimi_k25', 'minimax_m3', 'minimax-m3', 'minimax_m3_nom', 'minimax-m3-nom', inkling, ...muse],
+  reasoning: [gptOss, inkling, ...muse, 'gemma4', 'gemma-4', 'kimi_k25', 'mistral', 'minimax_m3', 'minimax-m3', 'deepseek_v41'],
 }
 
 /** Their markers are special tokens, which must stay in the text. */
@@ -74,9 +76,11 @@ export function outputParserMaker(names: ParserNames, request: ParseRequest): ((
   const format = unified ?? (readsCalls && names.toolCall !== null ? toolFormats[names.toolCall] : undefined)
   // A model whose template holds the marker: its thoughts stay in the content, marked.
   const appends = names.reasoning === 'minimax_append_think' && !request.guided && !demanded
-  if (splitter === null && format === undefined && !demanded && !appends) return undefined
+  const isInkling = names.reasoning === inkling
+  if (splitter === null && format === undefined && !demanded && !appends && !isInkling) return undefined
   const prefix = appends ? '<think>' : ''
-  return () => new StagedParser({ splitter, stage: stageOf(format, request, demanded), callsMax, prefix })
+  const staged = (): OutputParser => new StagedParser({ splitter, stage: stageOf(format, request, demanded), callsMax, prefix })
+  return isInkling ? () => new InklingParser(staged()) : staged
 }
 
 function stageOf(format: ToolFormat | undefined, request: ParseRequest, demanded: boolean): TextStage {
