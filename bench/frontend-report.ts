@@ -28,7 +28,7 @@ export function frontendText({ circumstances, figures }: Section<FrontendFigures
     short(middle(cell, side, 'rssMiB')), cell.turns[side].reduce((sum, turn) => sum + turn.errors, 0),
   ]))
   return [
-    circumstancesText(circumstances, 'rounds'),
+    circumstancesText(circumstances, 'rounds') + ' One more before them, which does not count.',
     verdictTable(frontendVerdicts(figures)),
     'Ours / real; ratios of the medians of the rounds. First: the first byte of the body, which streamed is the first event.',
     table(['Cell', 'CPU', 'by round', 'first p50', 'first p99', 'p50', 'p99'], ratios),

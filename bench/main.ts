@@ -13,6 +13,7 @@ import { benchEventDecoding } from './kernels/event-decoding.ts'
 import { benchHashing } from './kernels/hashing.ts'
 import { benchIndex } from './kernels/index.ts'
 import { benchThreads } from './kernels/threads.ts'
+import { againstText, frontendPairs, routerPairs } from './ref-report.ts'
 import { benchmarksPage, kernelsText, routerText, startupText, threadsText } from './report.ts'
 import { buildOtherRef } from './other-ref.ts'
 import { circumstances, loadAverage, readResults, writeResults, type Results } from './results.ts'
@@ -103,7 +104,7 @@ async function run(): Promise<void> {
   if (needsDynamo && !existsSync(cliPath)) throw new BenchError(`${cliPath} is not there: run npm run build, or name it with --cli`)
   const dynamo = needsDynamo ? requireDynamo() : null
   const other = options.against === null ? null : buildOtherRef(options.against)
-  if (other !== null) say(`in this run "real" is ours at ${options.against}`)
+  if (other !== null) say(`beside ours at ${options.against}, which is called "real" while it runs`)
   try {
     await measure(options, dynamo, other?.cliPath ?? null)
   } finally {
@@ -119,13 +120,13 @@ async function measure(options: ReturnType<typeof readOptions>, dynamo: DynamoIn
     const facts = circumstances(rounds, seconds)
     const figures = await compareRouters({ dynamo, cliPath, otherCliPath, rounds, seconds, cells: routerCells(options.cells), routerArguments: options.routerArguments, profileFolder: options.profile, progress: say })
     results.router = { circumstances: facts, figures }
-    say(`\n${routerText(results.router)}\n`)
+    say(`\n${options.against === null ? routerText(results.router) : againstText(options.against, routerPairs(figures))}\n`)
   }
   if (sections.includes('frontend') && dynamo !== null) {
     const facts = circumstances(rounds, seconds)
     const figures = await compareFrontends({ dynamo, cliPath, otherCliPath, rounds, seconds, cells: frontendCells(options.httpCells), profileFolder: options.profile, progress: say })
     results.frontend = { circumstances: facts, figures }
-    say(`\n${frontendText(results.frontend)}\n`)
+    say(`\n${options.against === null ? frontendText(results.frontend) : againstText(options.against, frontendPairs(figures))}\n`)
   }
   if (sections.includes('startup') && dynamo !== null) {
     const facts = circumstances(starts, 0)

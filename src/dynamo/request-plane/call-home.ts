@@ -152,10 +152,7 @@ export class CallHomeStream {
   /** Lets go of a stream that is complete: closes once what we wrote is sent. */
   finish(): void {
     this.#letGo()
-    const socket = this.#socket
-    // Nothing is on its way: closing says to the peer what ending would, in one step. TLS has a farewell of its own.
-    if (socket.writableLength === 0 && !('encrypted' in socket)) socket.destroy()
-    else socket.destroySoon()
+    this.#socket.destroySoon()
   }
 
   /** Lets go of a stream whose last item has come: waits a while for the sentinel, which the worker writes before it wants our end. */
