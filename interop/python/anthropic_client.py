@@ -64,7 +64,7 @@ except anthropic.APITimeoutError as error:
 LONG = "word " * 800
 seen = 0
 try:
-    for _ in client.with_options(timeout=1.0).messages.create(model=model, max_tokens=50, messages=say("HANG on"), stream=True):
+    for _ in client.with_options(timeout=4.0).messages.create(model=model, max_tokens=50, messages=say("HANG on"), stream=True):
         seen += 1
     result["silent"] = None
 except Exception as error:  # The client's own class, or that of its transport.

@@ -128,7 +128,7 @@ def waits(stream):
 
 
 def streams():
-    result["silent"] = {route: waits(CALLS[route](client.with_options(timeout=1.0), "HANG on", stream=True)) for route in ("chat", "completions", "responses")}
+    result["silent"] = {route: waits(CALLS[route](client.with_options(timeout=4.0), "HANG on", stream=True)) for route in ("chat", "completions", "responses")}
     closed = 0
     for route in ("chat", "completions", "responses"):
         stream = CALLS[route](client, LONG, stream=True)

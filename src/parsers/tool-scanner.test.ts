@@ -32,11 +32,13 @@ test('a block that does not end is content once it is too long', () => {
 
 test('a long call by characters takes no more than a look at each', () => {
   const scanner = new ToolScanner(hermes, [])
-  const text = `<tool_call>{"name": "f", "arguments": {"x": "${'y'.repeat(60_000)}"}}</tool_call>`
-  const startedMs = performance.now()
+  const text = `<tool_call>{"name": "f", "arguments": {"x": "${'y'.repeat(20_000)}"}}</tool_call>`
+  // Of this process alone, however busy the machine is.
+  const before = process.cpuUsage()
   const calls = [...text].flatMap((char) => scanner.push(char).calls)
   assert.equal(calls.length, 1)
-  assert.ok(performance.now() - startedMs < 2000)
+  const { user, system } = process.cpuUsage(before)
+  assert.ok(user + system < 2_000_000, `${(user + system) / 1e6} s`)
 })
 
 test('no parser where nothing is to be read', () => {
