@@ -67,11 +67,11 @@ async function serve({ config: { values }, log, signal, signalled }: ServiceRun<
 }
 
 function openAccessLog(path: string, header: string, isLocalTime: boolean): AccessLog {
-  if (!/^[A-Za-z0-9!#$%&'*+.^_`|~-]+$/.test(header)) throw new UsageError(`--trace-id-header: ${JSON.stringify(header)} is not a header name`)
+  if (!/^[A-Za-z0-9!#$%&'*+.^_`|~-]+$/.test(header)) throw new UsageError(`--trace-id-header: ${JSON.stringify(header)} is not a header name; expected letters, digits and -, such as x-trace-id`)
   try {
     return new AccessLog(path, header, isLocalTime)
   } catch (error) {
-    throw new UsageError(`--access-log ${path} cannot be opened (${(error as NodeJS.ErrnoException).code ?? String(error)})`)
+    throw new UsageError(`--access-log ${path} cannot be opened (${(error as NodeJS.ErrnoException).code ?? String(error)}); check the path and its permissions`)
   }
 }
 

@@ -59,7 +59,7 @@ export class ReplicaMesh implements Replication, PeerBook {
       await publisher.bind(`tcp://*:${port}`)
     } catch (error) {
       publisher.close()
-      throw new Error(`--replica-sync-port ${port} cannot be bound: ${error instanceof Error ? error.message : String(error)}`, { cause: error })
+      throw new Error(`--replica-sync-port ${port} cannot be bound: ${error instanceof Error ? error.message : String(error)}; give another port`, { cause: error })
     }
     const subscriber = new zmq.Subscriber({ context, receiveHighWaterMark: socketLimits.highWaterMark, linger: 0, reconnectInterval: 100, reconnectMaxInterval: 2000 })
     return new ReplicaMesh(writerId, publisher, subscriber, log)
