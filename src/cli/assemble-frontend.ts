@@ -38,8 +38,8 @@ export interface FrontendPlanes {
   readonly client: RequestPlaneClient
   /** For the indexes that are served; left out: none are. */
   readonly server?: RequestPlaneServer
-  readonly eventPlane: EventPlane
   readonly link?: NatsLink
+  readonly eventPlane: EventPlane
   readonly clock: Clock
   readonly random: Random
   readonly log: ProcessLog
@@ -54,9 +54,9 @@ export interface AssembledFrontend {
   httpOptions(): OpenAiServerOptions
 }
 
-/** Not started yet. `live`: settings that change while it runs; null: none do. */
 const unreadMend = 'Put `warmpath router --router-durable-kv-events` between, or start the workers without --durable-kv-events'
 
+/** Not started yet. `live`: settings that change while it runs; null: none do. */
 export function assembleFrontend(config: ParsedConfig<'frontend'>, planes: FrontendPlanes, live: LiveSettings<'frontend'> | null = null): AssembledFrontend {
   const { discovery, clock, random, log } = planes
   const { values } = config
@@ -124,11 +124,6 @@ export function assembleFrontend(config: ParsedConfig<'frontend'>, planes: Front
   }
 }
 
-/** Null: by cached prefix and load. The preset of `--load-aware` means that mode too, as in Dynamo. */
-function selectionMode({ values }: ParsedConfig<'frontend'>): SelectionMode | null {
-  return values.routerMode === 'kv' || values.loadAware ? null : (values.routerMode as SelectionMode)
-}
-
 /** The indexes of the pools for others, when they are to be served; a plain decode stage has none. */
 function servedIndexes({ values }: ParsedConfig<'frontend'>, planes: FrontendPlanes, metrics: RouterMetrics, pools: () => Iterable<LivePool>): NonNullable<FrontendServiceParts['served']> | null {
   const { server } = planes
@@ -141,6 +136,11 @@ function servedIndexes({ values }: ParsedConfig<'frontend'>, planes: FrontendPla
       .map(({ endpoints, model, routed }) => ({ endpoints, modelName: model, router: routed.router })),
   })
   return { server, indexes }
+}
+
+/** Null: by cached prefix and load. The preset of `--load-aware` means that mode too, as in Dynamo. */
+function selectionMode({ values }: ParsedConfig<'frontend'>): SelectionMode | null {
+  return values.routerMode === 'kv' || values.loadAware ? null : (values.routerMode as SelectionMode)
 }
 
 /** The prefill stage never tracks active blocks. Decode workers that may compute prompts are chosen by their caches too. */
