@@ -34,12 +34,6 @@ test('mistakes end with 2, one line and no stack', () => {
     [['router', '--endpoint', 'a.b'], /^warmpath: --endpoint: "a\.b" is not valid/],
     [['router'], /^warmpath: --endpoint is missing/],
     [['router', '--endpoint', 'a.b.c', '--ais-backend', 'vllm'], /^warmpath: --ais-backend: not available in this version/],
-    [['router', '--endpoint', 'a.b.c', '--config', tmpdir()], /^warmpath: --config \S+: cannot be read \(EISDIR\); check/],
-    [['start', '--aggregated', '--prefill-workers', '3'], /^warmpath: --prefill-workers: .*leave one of the two out/],
-    [['worker', '--model-path', '/nowhere'], /^warmpath: --model-path: \/nowhere is no model folder: .*it needs config\.json and tokenizer\.json/],
-    [['indexer', '--peers', 'nope'], /^warmpath: --peers: "nope" is not valid; expected http:\/\/HOST:PORT/],
-    [['select-service', '--indexer-peers', 'http://'], /^warmpath: --indexer-peers: "http:\/\/" is not valid; expected http:\/\/HOST:PORT/],
-    [['global-router', '--model-name', 'x', '--config', tmpdir()], /^warmpath: --config \S+ cannot be read \(EISDIR\); check/],
     [['config', 'show'], /^warmpath: config "show" is unknown/],
     [['config', 'print', 'rooter'], /^warmpath: unknown command "rooter" \(did you mean router\?\)/],
   ]
@@ -63,32 +57,6 @@ test('a port that is taken is named with its option, and ends the start with 1',
   }
   const { status, stderr } = warmpath(['router', '--endpoint', 'a.b.c', '--admin-port', `${port}`], env)
   assert.deepEqual([status, stderr], [1, `warmpath: admin port ${port} is in use; give another with --admin-port, or 0 for a free one\n`])
-})
-
-test('places that cannot be used end the start at once, by the name of their option', (context) => {
-  const folder = mkdtempSync(join(tmpdir(), 'warmpath-places-'))
-  context.after(() => rmSync(folder, { recursive: true }))
-  const file = join(folder, 'file')
-  writeFileSync(file, 'no pem')
-  const router = ['router', '--endpoint', 'a.b.c']
-  const cases: [string[], number, RegExp, Readonly<Record<string, string>>?][] = [
-    [[...router, '--http-port', '0', '--http-host', '203.0.113.77'], 2, /^warmpath: --http-host: "203\.0\.113\.77" is no address of this machine; give/],
-    [['frontend', '--http-port', '0', '--http-host', '203.0.113.77'], 2, /^warmpath: --http-host: "203\.0\.113\.77" is no address of this machine; give/],
-    [[...router, '--state-dir', file], 2, /^warmpath: --state-dir \S+: no folder that can be written \(EEXIST\); give another/],
-    [[...router, '--admin-port', '0', '--admin-token-file', 'none'], 2, /^warmpath: --admin-token-file none: cannot be read \(ENOENT\); check/],
-    [['frontend', '--tls-cert-path', file, '--tls-key-path', file], 2, /^warmpath: --tls-cert-path \S+: holds not a certificate in PEM form/],
-    [router, 1, /^warmpath: cannot use the discovery directory .*; set DYN_FILE_KV/, { DYN_DISCOVERY_BACKEND: 'file', DYN_FILE_KV: file }],
-    [['worker'], 2, /^warmpath: DYN_TCP_RPC_HOST: host "nohost" is neither an IP address nor an interface; interfaces: /, { DYN_TCP_RPC_HOST: 'nohost' }],
-    [['worker'], 1, /^warmpath: cannot listen on 203\.0\.113\.77:0 \(EADDRNOTAVAIL\); set DYN_TCP_RPC_HOST to an address/, { DYN_TCP_RPC_HOST: '203.0.113.77' }],
-    // Parents that take no folders.
-    ...(process.platform === 'linux' ? [[router, 1, /^warmpath: cannot use the discovery directory .*; set DYN_FILE_KV/, { DYN_DISCOVERY_BACKEND: 'file', DYN_FILE_KV: '/proc/none' }] as [string[], number, RegExp, Record<string, string>]] : []),
-  ]
-  for (const [args, code, message, env] of cases) {
-    const { status, stderr } = warmpath(args, { DYN_DISCOVERY_BACKEND: 'mem', DYN_LOG: 'error', ...env })
-    assert.equal(status, code, args.join(' '))
-    assert.match(stderr, message)
-    assert.equal(stderr.trim().split('\n').length, 1, stderr)
-  }
 })
 
 test('files of the listener that cannot be read are named with option and mend', () => {
