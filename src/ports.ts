@@ -189,6 +189,8 @@ export interface ResponseListener {
 }
 
 export interface CallHandle {
+  /** It waits for a connection that is shared by all workers: its silence is not the worker's. */
+  readonly isWaiting?: boolean
   /** Asks the worker to end gracefully; reading goes on until it closes, at most a grace time. */
   stop(): void
   /** Ends the worker's work at once. The listener hears a Cancelled failure. */

@@ -247,8 +247,8 @@ export class DecodeAttempt implements ResponseListener, Leg {
   tick(nowMs: number): void {
     if (this.#released) return
     const { parts, routed, decision } = this.#at
-    // A caller that does not read, or a prefill leg that is waited for, is no fault of the worker.
-    if (this.#paused || this.#held !== null) {
+    // A caller that does not read, a prefill leg that is waited for, or a connection of ours that is lost is no fault of the worker.
+    if (this.#paused || this.#held !== null || this.#call?.isWaiting === true) {
       this.#activeMs = nowMs
       return
     }

@@ -166,6 +166,7 @@ export class PrefillLeg implements ResponseListener, Leg {
 
   tick(nowMs: number): void {
     const limitMs = this.#at.parts.options.firstOutputTimeoutMs
+    if (this.#call?.isWaiting === true) this.#activeMs = nowMs
     if (this.#over || limitMs === 0 || nowMs - this.#activeMs <= limitMs) return
     const message = `prefill worker ${this.#at.decision.workerId} sent nothing for ${Math.round((nowMs - this.#activeMs) / 1000)} s (--first-output-timeout ${limitMs / 1000})`
     this.#call?.fail({ class: 'DeadlineExceeded', reason: 'backend.response_timeout', message })

@@ -144,7 +144,7 @@ describe('a NATS server that asks who we are', { concurrency: 4, skip }, () => {
     const { folder, link, log } = await secure(context, `${tlsBlock(false)}\n${configuration}`)
     const user = nkeys.createUser()
     const path = join(folder, 'user.creds')
-    const expiresAt = Math.floor(Date.now() / 1000) + 2
+    const expiresAt = Math.floor(Date.now() / 1000) + 6
     await writeFile(path, credentialsOf(signed(account, user, 'user', { subs: -1, data: -1, payload: -1 }, expiresAt), user))
     const variables = { tlsCaPath: file('ca.pem'), credentialsPath: path }
     const [one, other] = [link(variables), link(variables)]

@@ -49,6 +49,7 @@ export class Call implements CallHandle, NatsSender, StreamReceiver {
   readonly #parts: CallParts
   readonly #isTcp: boolean
   readonly waitsForLink: boolean
+  isWaiting = false
   readonly #sentMs: number
   #stream: CallHomeStream | null = null
   #timer: TimerHandle | null = null
@@ -133,6 +134,7 @@ export class Call implements CallHandle, NatsSender, StreamReceiver {
   #accept(): void {
     if (this.#accepted) return
     this.#accepted = true
+    this.isWaiting = false
     this.#parts.times?.accepted(this.#sinceSent())
     this.#listener.onAccepted?.()
   }

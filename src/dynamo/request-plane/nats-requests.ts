@@ -51,6 +51,8 @@ export interface NatsSender extends SentRequest {
   readonly isSettled: boolean
   /** False: it fails at once while the connection is lost. */
   readonly waitsForLink: boolean
+  /** Set here: it waits for the connection. */
+  isWaiting: boolean
 }
 
 /** `held`: not sent. `lost`: sent, and then the connection went. */
@@ -139,6 +141,7 @@ export class NatsRequests {
       if (failure !== null) return failure
     }
     this.#pending.set(token, pending)
+    sender.isWaiting = !isUp
     if (pending.kept !== null) this.#keptBytes += request.payload.length
     this.#sweep ??= this.#clock.setTimer(sweepEveryMs, () => this.#expire())
     return null
@@ -216,6 +219,7 @@ export class NatsRequests {
       for (const pending of this.#pending.values()) {
         if (pending.state !== 'sent') continue
         pending.state = 'lost'
+        pending.sender.isWaiting = true
         pending.resendMs = nowMs + lostGraceMs
         this.#extend(pending, nowMs + (pending.kept === null ? lostGraceMs : this.#limits.ackTimeoutMs))
       }
@@ -240,6 +244,7 @@ export class NatsRequests {
     const mayDial = pending.state !== 'held'
     if (pending.state === 'lost') this.#counts.resent += 1
     pending.state = 'sent'
+    pending.sender.isWaiting = false
     this.#extend(pending, this.#clock.nowMs() + this.#limits.ackTimeoutMs)
     const failure = this.#publish(token, request)
     if (failure !== null) this.#fail(token, failure, mayDial)

@@ -248,6 +248,9 @@ test('a connection that does not come back: the failure says so, speaks against 
     assert.deepEqual([failure?.class, failure?.reason, failure?.linkLost], ['Unavailable', 'transport.cannot_connect', true])
     assert.match(failure?.message ?? '', /NATS at .* within 300 ms/)
   }
+  const waiting = client.call(instance, { id: 'waiting', codec: 'msgpack', body: [encodeBody(5, 'msgpack')] }, { onFrame() {}, onEnd() {}, onFail() {} })
+  assert.equal(waiting.isWaiting, true)
+  await until('it has waited in vain', () => client.stats().nats?.lost === 3)
   const failures: Failure[] = []
   client.call(instance, { id: 'next', codec: 'msgpack', body: [encodeBody(4, 'msgpack')], waitsForLink: false }, { onFrame() {}, onEnd() {}, onFail: (failure) => failures.push(failure) })
   assert.equal(client.stats().nats?.pending, 0, 'it does not wait')
