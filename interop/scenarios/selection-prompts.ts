@@ -39,6 +39,22 @@ export class Prompts {
   }
 }
 
+/**
+ * Waits until both sides have forgotten the blocks of ranks that a worker no longer has. The original does so beside the events of other workers,
+ * and how its tree is cut depends on which came first.
+ */
+export async function bothForgot(sides: readonly Side[], workerId: number | bigint, keeps: (rank: number) => boolean): Promise<void> {
+  const isGone = async (side: Side): Promise<boolean> => {
+    const { body } = await call(side, 'GET', '/dump')
+    const events = Object.values(body as Body).flatMap((partition) => ((partition as Body)['events'] as Body[] | undefined) ?? [])
+    return !events.some((row) => `${row['worker_id']}` === `${workerId}` && !keeps(Number((row['event'] as Body)['dp_rank'] ?? 0)))
+  }
+  await until(`both forget ranks of worker ${workerId}`, async () => {
+    for (const side of sides) if (!(await isGone(side))) return false
+    return true
+  }, 20_000)
+}
+
 /** Waits until both sides have applied all that a rank sent: sends a block of `marker`'s own and looks for it. */
 export async function bothFollow(sides: readonly Side[], engine: EngineSocket, { workerId, rank }: { workerId: number | bigint; rank: number }, marker: number): Promise<void> {
   const tokens = Array.from({ length: blockSize }, (_, index) => marker * 10 + index)

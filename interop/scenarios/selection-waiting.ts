@@ -9,7 +9,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { stringifyJson } from '../../src/dynamo/wire/json.ts'
 import { difference } from '../../src/golden/json-compare.ts'
 import { EngineSocket } from '../engine-socket.ts'
-import { blockSize, bothFollow, engineHashes, model, Prompts } from './selection-prompts.ts'
+import { blockSize, bothFollow, bothForgot, engineHashes, model, Prompts } from './selection-prompts.ts'
 import { call, comparable, OpenCall, type Body, type Dice, type Reply, type Side } from './selection-sides.ts'
 
 /** Policy classes and what requests may name of them. */
@@ -311,6 +311,7 @@ export class WaitingDifferential {
     const worker = this.#anyWorker()
     if (worker === undefined) return
     await this.#same('DELETE', `/workers/${worker.id}`)
+    await bothForgot([this.#real, this.#ours], worker.id, () => false)
     for (const engine of worker.engines) engine.close()
     this.#workers.delete(worker.id)
   }

@@ -11,7 +11,7 @@ import { stringifyJson } from '../../src/dynamo/wire/json.ts'
 import type { Deployment } from '../deployment.ts'
 import { EngineSocket } from '../engine-socket.ts'
 import type { Scenario } from '../scenario.ts'
-import { blockSize, bothFollow, engineHashes, model, Prompts } from './selection-prompts.ts'
+import { blockSize, bothFollow, bothForgot, engineHashes, model, Prompts } from './selection-prompts.ts'
 import { call, comparable, Dice, services, type Body, type Reply, type Side } from './selection-sides.ts'
 
 interface Worker {
@@ -115,6 +115,7 @@ export class Differential {
     Object.assign(worker, { start, size })
     this.#workers.set(`${id}`, worker)
     await this.#settled()
+    if (known !== undefined) await bothForgot([this.#real, this.#ours], id, (rank) => rank >= start && rank < start + size)
     await this.#connected(worker)
   }
 
@@ -166,6 +167,7 @@ export class Differential {
     await this.#same('DELETE', `/workers/${worker?.id ?? 99}`)
     await this.#settled()
     if (worker === undefined) return
+    await bothForgot([this.#real, this.#ours], worker.id, () => false)
     for (const engine of worker.engines.values()) engine.close()
     this.#workers.delete(`${worker.id}`)
   }
