@@ -122,3 +122,22 @@ test('deep nesting is refused by readValue and passed by skip; huge counts are r
   assert.throws(() => new MsgpackCursor(Uint8Array.of(0xa1, 0xff)).readString(), /not UTF-8/)
   assert.throws(() => new MsgpackWriter(16, 20).string('x'.repeat(40)), RangeError)
 })
+
+test('a list of unsigned 32-bit integers is read at once; any other list stays where it is', () => {
+  const ids = fc.oneof(fc.nat(300), fc.nat(70_000), fc.integer({ min: 0, max: 0xffffffff }))
+  fc.assert(fc.property(fc.array(ids, { maxLength: 40 }), fc.constantFrom<MsgpackValue[]>([], [-1], [2 ** 32], [1.5], ['7'], [null]), fc.nat(40), (list, odd, at) => {
+    const items: MsgpackValue[] = [...list.slice(0, at), ...odd, ...list.slice(at)]
+    const cursor = new MsgpackCursor(new MsgpackWriter().value(items).string('next').finish())
+    const read = cursor.tryU32s()
+    if (odd.length > 0) assert.equal(read, null)
+    else assert.deepEqual(Array.from(read ?? []), list)
+    if (read === null) assert.deepEqual(cursor.readValue(), items)
+    assert.equal(cursor.readString(), 'next')
+  }))
+})
+
+test('a name like that of the prototype stays a plain entry', () => {
+  const map = new MsgpackCursor(new MsgpackWriter().mapHeader(2).string('__proto__').integer(1).string('a').integer(2).finish()).readValue() as Record<string, unknown>
+  assert.deepEqual(Object.entries(map), [['__proto__', 1], ['a', 2]])
+  assert.equal(Object.getPrototypeOf(map), Object.prototype)
+})

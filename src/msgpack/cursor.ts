@@ -376,7 +376,7 @@ export class MsgpackCursor {
     }
   }
 
-  /** An integer of up to 16 or of 32 bits without a sign, as token ids are; null for every other item, which stays. */
+  /** An integer of up to 32 bits without a sign, as token ids are; null for every other item, which stays. */
   #smallInteger(): number | null {
     const { bytes, offset } = this
     const byte = offset < this.end ? (bytes[offset] as number) : 0xc1
@@ -387,6 +387,10 @@ export class MsgpackCursor {
     if (byte === 0xcd && this.end - offset >= 3) {
       this.offset = offset + 3
       return u16(bytes, offset + 1)
+    }
+    if (byte === 0xcc && this.end - offset >= 2) {
+      this.offset = offset + 2
+      return bytes[offset + 1] as number
     }
     if (byte !== 0xce || this.end - offset < 5) return null
     this.offset = offset + 5

@@ -6,7 +6,7 @@ import { encodeData, encodeFailureItem } from '../dynamo/wire/items.ts'
 import { FailureError } from '../model/failure.ts'
 import type { IncomingRequest, ResponseWriter } from '../ports.ts'
 import { systemClock } from '../system-ports.ts'
-import { callInProcess } from './in-process-call.ts'
+import { callInProcess, valueWriterOf } from './in-process-call.ts'
 
 const lost = { class: 'Unavailable', reason: 'backend.disconnected', message: 'gone' } as const
 const run = (handle: (request: IncomingRequest, response: ResponseWriter) => void, signal = new AbortController().signal): AsyncGenerator<WireValue> =>
@@ -73,4 +73,16 @@ test('a slow reader pauses the source and lets it go on', async () => {
   let read = 0
   for await (const value of run(handle)) { assert.deepEqual(value, { n: read }); read += 1 }
   assert.deepEqual([written, read, drained], [64, 64, 1])
+})
+
+test('a handler may answer in values, between encoded items, and read the request without its bytes', async () => {
+  const seen: WireValue[] = []
+  for await (const value of run((request, response) => {
+    assert.deepEqual(request.value, { token_ids: [1, 2], big: 2n ** 60n })
+    response.writeItem(item({ token_ids: [7] }))
+    valueWriterOf(response)?.writeValue({ token_ids: [8], finish_reason: null })
+    response.writeItem(item({ token_ids: [9] }))
+    response.end()
+  })) seen.push(value)
+  assert.deepEqual(seen, [{ token_ids: [7] }, { token_ids: [8], finish_reason: null }, { token_ids: [9] }])
 })

@@ -59,3 +59,20 @@ test('a tokenizer that does not agree with the library on the samples is left to
   const file = fileWith({ pre_tokenizer: bytes })
   assert.equal(await createWordEncoder(file, { engine: 'pure', encode: () => Promise.resolve(Uint32Array.of(1, 2, 3)), close: () => Promise.resolve() }), null)
 })
+
+test('prompt parts that come again keep their ids, also when others have come in between', async () => {
+  const file = fileWith({ pre_tokenizer: bytes })
+  const library = await libraryOf(file)
+  const words = await createWordEncoder(file, library)
+  assert.ok(words !== null)
+  const mark = file.addedTokens[0]?.content ?? ''
+  const prompt = `You are a helpful assistant; answer in one word, please.${mark}And what is 12345 plus 67890, in the end? Say it twice.`
+  const expected = Array.from(await library.encode(prompt, false))
+  for (let round = 0; round < 3; round += 1) {
+    assert.deepEqual(Array.from(words.encode(prompt) ?? []), expected)
+    assert.deepEqual(Array.from(words.encode(prompt) ?? []), expected)
+    // More than is remembered.
+    for (let other = 0; other < 40; other += 1) words.encode(`${round} ${other} `.repeat(4000))
+  }
+  await library.close()
+})

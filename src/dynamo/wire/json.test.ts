@@ -47,3 +47,16 @@ test('repeated keys: the last counts, as in the engine\'s own parser', () => {
   assert.deepEqual(parseJson('{"a":1,"a":12345678901234567890}'), { a: 12345678901234567890n })
   assert.deepEqual(parseJson('{"a":1,"a":2}'), { a: 2 })
 })
+
+test('quotes, escapes and digits in strings are not taken for what they are outside', () => {
+  const texts = fc.array(fc.constantFrom('"', '\\', '\\\\', '{', '[', '1234567890123456789', 'a', '\n'), { maxLength: 8 }).map((parts) => parts.join(''))
+  fc.assert(fc.property(fc.dictionary(texts, fc.oneof(texts, fc.array(texts, { maxLength: 3 }), fc.bigInt(2n ** 53n, 2n ** 64n)), { maxKeys: 5, noNullPrototype: true }), (value) => {
+    assert.deepEqual(parseJson(stringifyJson(value)), value)
+  }))
+  assert.throws(() => parseJson('"1234567890123456789'), WireError)
+  assert.throws(() => parseJson(`${'['.repeat(129)}"]"`), /nested deeper/)
+})
+
+test('binary at any depth becomes a list of numbers', () => {
+  assert.equal(stringifyJson({ a: [{ b: Uint8Array.of(1, 2) }], c: Buffer.from([3]) }), '{"a":[{"b":[1,2]}],"c":[3]}')
+})
