@@ -13,9 +13,9 @@ import { until } from '../../test/until.ts'
 const models = ['plain', 'tools,tool=hermes', 'thinks,reasoning=deepseek_r1', 'vectors,embed=tokens']
 
 /** Installs a package where Dynamo is, unless it is there. */
-function ensure(python: string, name: string): void {
+function ensure(python: string, name: string, version: string): void {
   if (spawnSync(python, ['-c', `import ${name}`]).status === 0) return
-  const install = spawnSync(python, ['-m', 'pip', 'install', '-q', name], { encoding: 'utf8' })
+  const install = spawnSync(python, ['-m', 'pip', 'install', '-q', `${name}==${version}`], { encoding: 'utf8' })
   assert.equal(install.status, 0, install.stderr)
 }
 
@@ -67,7 +67,7 @@ async function released({ worker, port }: Served, closed: number): Promise<void>
 const paris = ['get_weather', { city: 'Paris' }]
 
 async function pythonOpenAi(deployment: Deployment): Promise<void> {
-  ensure(deployment.dynamo.python, 'openai')
+  ensure(deployment.dynamo.python, 'openai', '3.52.0')
   const all = await served(deployment)
   const result = await answersOf(deployment, 'openai_routes.py', [`http://127.0.0.1:${all.port}/v1`, `http://127.0.0.1:${all.keyedPort}/v1`, all.key, all.worker.log])
   assert.deepEqual(result['models'], [modelNames(models).sort(), 'plain'])
@@ -89,7 +89,7 @@ async function pythonOpenAi(deployment: Deployment): Promise<void> {
 }
 
 async function pythonAnthropic(deployment: Deployment): Promise<void> {
-  ensure(deployment.dynamo.python, 'anthropic')
+  ensure(deployment.dynamo.python, 'anthropic', '2.11.0')
   const all = await served(deployment)
   const result = await answersOf(deployment, 'anthropic_client.py', [`http://127.0.0.1:${all.port}`, 'plain', 'tools', 'thinks', `http://127.0.0.1:${all.keyedPort}`, all.key, all.worker.log])
   assert.deepEqual(result['whole'], { text: 'hello world', stop: 'end_turn', tokens: 6 })

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict'
 import Anthropic from '@anthropic-ai/sdk'
 import OpenAI from 'openai'
 import { type Deployment } from '../deployment.ts'
-import { echoWorker, modelNames, ourFrontend, realFrontend } from '../echo-worker.ts'
+import { echoWorker, modelNames, ourFrontend, realFrontend, type EchoWorker } from '../echo-worker.ts'
 import type { Scenario } from '../scenario.ts'
 import { until } from '../../test/until.ts'
 
@@ -136,6 +136,59 @@ async function besideTheReal(deployment: Deployment): Promise<void> {
   assert.deepEqual(differences, [])
 }
 
+async function chatClient(openai: OpenAI): Promise<void> {
+  const say = (content: string) => [{ role: 'user' as const, content }]
+  const whole = await openai.chat.completions.create({ model: 'plain', messages: say('SAY:hello world') })
+  assert.deepEqual([whole.choices[0]?.message.content, whole.choices[0]?.finish_reason], ['hello world', 'stop'])
+  const tools = [{ type: 'function' as const, function: { name: 'get_weather', parameters: weather } }]
+  const called = await openai.chat.completions.stream({ model: 'tools', messages: say(`SAY:${callText}`), tools }).finalChatCompletion()
+  const [call] = called.choices[0]?.message.tool_calls ?? []
+  assert.deepEqual([called.choices[0]?.finish_reason, call?.type === 'function' && call.function.name, call?.type === 'function' && call.function.arguments], ['tool_calls', 'get_weather', '{"city": "Paris"}'])
+  const completion = await openai.completions.create({ model: 'plain', prompt: 'SAY:hello world' })
+  assert.equal(completion.choices[0]?.text, 'hello world')
+  await assert.rejects(openai.chat.completions.create({ model: 'nobody', messages: say('x') }), (error) => error instanceof OpenAI.NotFoundError)
+  await assert.rejects(openai.chat.completions.create({ model: 'plain', messages: [], max_tokens: -1 }), (error) => error instanceof OpenAI.BadRequestError)
+  await assert.rejects(openai.chat.completions.create({ model: 'plain', messages: say('SAY:HANG on') }, { timeout: 500 }), (error) => error instanceof OpenAI.APIConnectionTimeoutError)
+  await assert.rejects(openai.responses.create({ model: 'plain', input: 'SAY:HANG on' }, { timeout: 500 }), (error) => error instanceof OpenAI.APIConnectionTimeoutError)
+}
+
+/** Both clients leave on every route that generates: streams closed after the first part, whole answers given up. */
+async function leave(openai: OpenAI, anthropic: Anthropic, worker: EchoWorker): Promise<void> {
+  const long = `SAY:${'word '.repeat(800)}`
+  const messages = [{ role: 'user' as const, content: long }]
+  const streams: readonly (() => Promise<{ readonly stream: AsyncIterable<unknown>; abort(): void }>)[] = [
+    async () => closable(await openai.chat.completions.create({ model: 'plain', stream: true, max_tokens: 4000, messages })),
+    async () => closable(await openai.completions.create({ model: 'plain', stream: true, max_tokens: 4000, prompt: long })),
+    async () => closable(await openai.responses.create({ model: 'plain', stream: true, max_output_tokens: 4000, input: long })),
+    () => { const stream = anthropic.messages.stream({ model: 'plain', max_tokens: 4000, messages }); return Promise.resolve({ stream, abort: () => stream.abort() }) },
+  ]
+  for (const open of streams) {
+    const before = worker.cancelled(100)
+    const { stream, abort } = await open()
+    for await (const _part of stream) break
+    abort()
+    await until('the worker is told that a stream was closed', () => worker.cancelled(100) > before, 20_000)
+  }
+  const wholes: readonly ((signal: AbortSignal) => Promise<unknown>)[] = [
+    (signal) => openai.chat.completions.create({ model: 'plain', max_tokens: 4000, messages }, { signal }),
+    (signal) => openai.completions.create({ model: 'plain', max_tokens: 4000, prompt: long }, { signal }),
+    (signal) => openai.responses.create({ model: 'plain', max_output_tokens: 4000, input: long }, { signal }),
+    (signal) => anthropic.messages.create({ model: 'plain', max_tokens: 4000, messages }, { signal }),
+  ]
+  for (const ask of wholes) {
+    const [asked, before] = [worker.requests().length, worker.cancelled(100)]
+    const control = new AbortController()
+    const answer = assert.rejects(ask(control.signal), (error) => error instanceof OpenAI.APIUserAbortError || error instanceof Anthropic.APIUserAbortError)
+    await until('the worker has it', () => worker.requests().length > asked, 20_000)
+    control.abort()
+    await answer
+    await until('the worker is told that an answer was given up', () => worker.cancelled(100) > before, 20_000)
+  }
+}
+
+const closable = (stream: AsyncIterable<unknown> & { readonly controller: AbortController }): { readonly stream: AsyncIterable<unknown>; abort(): void } =>
+  ({ stream, abort: () => stream.controller.abort() })
+
 async function nodeClients(deployment: Deployment): Promise<void> {
   const worker = await echoWorker(deployment, alikeModels)
   const { port, process: frontend } = await ourFrontend(deployment, modelNames(alikeModels))
@@ -166,12 +219,12 @@ async function nodeClients(deployment: Deployment): Promise<void> {
   await assert.rejects(anthropic.messages.create({ model: 'nobody', max_tokens: 5, messages: [{ role: 'user', content: 'x' }] }), (error) => error instanceof Anthropic.NotFoundError)
   await assert.rejects(anthropic.messages.create({ model: 'plain', max_tokens: 50, messages: [{ role: 'user', content: 'SAY:HANG on' }] }, { timeout: 500 }), (error) => error instanceof Anthropic.APIConnectionTimeoutError)
 
-  const left = worker.cancelled()
-  const long = 'word '.repeat(800)
-  const stream = anthropic.messages.stream({ model: 'plain', max_tokens: 4000, messages: [{ role: 'user', content: `SAY:${long}` }] })
-  for await (const event of stream) if (event.type === 'content_block_delta') break
-  stream.abort()
-  await until('the worker is told that the client has left', () => worker.cancelled() > left, 15_000)
+  await chatClient(openai)
+  await leave(openai, anthropic, worker)
+  await until('nothing is left of them', async () => {
+    const metrics = await (await fetch(`http://127.0.0.1:${port}/metrics`)).text()
+    return /^warmpath_active_requests 0$/m.test(metrics) && /^warmpath_bookings_entries 0$/m.test(metrics)
+  })
   assert.equal(await deployment.stop(frontend, 'SIGTERM', 30_000), 0)
 }
 
