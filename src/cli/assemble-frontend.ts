@@ -28,6 +28,7 @@ import type { LiveSettings } from './live-settings.ts'
 import { showLiveMetrics } from './live-settings-service.ts'
 import { prefillOverrides } from './prefill-overrides.ts'
 import { showGauges } from './pool-gauges.ts'
+import { showAssumedCache } from './assumed-cache-metrics.ts'
 import { showReplicaMetrics } from './replica-metrics.ts'
 import { SharedCaches } from './shared-caches.ts'
 import { packageVersion } from './version.ts'
@@ -105,6 +106,10 @@ export function assembleFrontend(config: ParsedConfig<'frontend'>, planes: Front
   })
   showReplicaMetrics({
     metrics, replicaSync: values.replicaSync, useRemoteIndexer: values.useRemoteIndexer, workers, routerId: discovery.instanceId,
+    pools: () => [...service.models.pools].map(({ routed }) => routed),
+  })
+  showAssumedCache({
+    metrics, useKvEvents: values.useKvEvents, policy: values.approximateCachePolicy, workers, routerId: discovery.instanceId,
     pools: () => [...service.models.pools].map(({ routed }) => routed),
   })
   return {
