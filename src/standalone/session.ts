@@ -1,6 +1,7 @@
 /** The session of a request, from what travels with it. */
 import { sessionIdBytesMax, sessionKeyOf, utf8Length } from '../affinity/session-key.ts'
-import { invalid, type GenerateRequest } from '../dynamo/wire/generate-request.ts'
+import type { GenerateRequest } from '../dynamo/wire/generate-request.ts'
+import { invalid } from '../dynamo/wire/request-fields.ts'
 import type { IncomingRequest } from '../ports.ts'
 import { mapOf } from './decode-edits.ts'
 

@@ -11,9 +11,9 @@ import { KeyTable, MsgpackCursor, MsgpackError, type MsgpackValue } from '../../
 import { MsgpackWriter } from '../../msgpack/writer.ts'
 import type { Codec, IncomingRequest } from '../../ports.ts'
 import { parseJsonBytes, stringifyJsonBytes } from './json.ts'
+import { arrayOrAbsent, booleanOrAbsent, invalid, isMap, kindOf, mapOrAbsent, numberOrAbsent, stringOrAbsent, u32OrAbsent, u64OrAbsent, type ValueMap } from './request-fields.ts'
 
 type Value = MsgpackValue
-type ValueMap = { readonly [key: string]: Value }
 
 /** What routing takes from a request's own fields. */
 export type RoutingHints = Omit<RoutingRequest, 'requestId' | 'model' | 'tokens' | 'excludedWorkerIds'>
@@ -77,70 +77,6 @@ export function decodeGenerateRequest(body: Uint8Array, codec: Codec): GenerateR
 /** The same of a request that has come, which may have been read already. Errors: the same. */
 export function readGenerateRequest(request: Pick<IncomingRequest, 'value' | 'body' | 'codec'>): GenerateRequest {
   return request.value === undefined ? decodeGenerateRequest(request.body, request.codec) : readValues(request.value as Value)
-}
-
-export function invalid(message: string): FailureError {
-  return new FailureError({ class: 'InvalidRequest', reason: 'request.invalid_argument', message })
-}
-
-// ---- Fields ----------------------------------------------------------------------------------------------------------------
-
-const kindOf = (value: Value | undefined): string => {
-  if (value === null || value === undefined) return 'null'
-  if (Array.isArray(value)) return 'an array'
-  if (value instanceof Uint8Array) return 'bytes'
-  if (typeof value === 'string') return value.length <= 40 ? JSON.stringify(value) : 'a string'
-  if (typeof value === 'object') return 'a map'
-  return typeof value === 'bigint' || typeof value === 'number' ? `${value}` : typeof value
-}
-
-const isMap = (value: Value | undefined): value is ValueMap =>
-  typeof value === 'object' && value !== null && !Array.isArray(value) && !(value instanceof Uint8Array)
-
-function mapOrAbsent(value: Value | undefined, field: string): ValueMap | undefined {
-  if (value === undefined || value === null) return undefined
-  if (!isMap(value)) throw invalid(`\`${field}\` is ${kindOf(value)}, expected a map`)
-  return value
-}
-
-function u64OrAbsent(value: Value | undefined, field: string): bigint | undefined {
-  if (value === undefined || value === null) return undefined
-  if ((typeof value !== 'bigint' && !(typeof value === 'number' && Number.isInteger(value))) || value < 0 || value > 0xffffffffffffffffn) {
-    throw invalid(`\`${field}\` is ${kindOf(value)}, expected an integer in 0..2^64-1`)
-  }
-  return BigInt(value)
-}
-
-function u32OrAbsent(value: Value | undefined, field: string): number | undefined {
-  if (value === undefined || value === null) return undefined
-  if (typeof value !== 'number' || !Number.isInteger(value) || value < 0 || value > 0xffffffff) {
-    throw invalid(`\`${field}\` is ${kindOf(value)}, expected an integer in 0..2^32-1`)
-  }
-  return value
-}
-
-function numberOrAbsent(value: Value | undefined, field: string): number | undefined {
-  if (value === undefined || value === null) return undefined
-  if (typeof value !== 'number') throw invalid(`\`${field}\` is ${kindOf(value)}, expected a number`)
-  return value
-}
-
-function booleanOrAbsent(value: Value | undefined, field: string): boolean | undefined {
-  if (value === undefined || value === null) return undefined
-  if (typeof value !== 'boolean') throw invalid(`\`${field}\` is ${kindOf(value)}, expected true or false`)
-  return value
-}
-
-function stringOrAbsent(value: Value | undefined, field: string): string | undefined {
-  if (value === undefined || value === null) return undefined
-  if (typeof value !== 'string') throw invalid(`\`${field}\` is ${kindOf(value)}, expected a string`)
-  return value
-}
-
-function arrayOrAbsent(value: Value | undefined, field: string): readonly Value[] | undefined {
-  if (value === undefined || value === null) return undefined
-  if (!Array.isArray(value)) throw invalid(`\`${field}\` is ${kindOf(value)}, expected an array`)
-  return value as readonly Value[]
 }
 
 /** Packed little-endian int32, the form of `DYN_TOKEN_IDS_AS_BYTES`. */
