@@ -34,9 +34,9 @@ test('the program of the README embeds the router', () => {
   assert.ok(readFileSync(join(repoRoot, 'README.md'), 'utf8').includes(readFileSync(join(repoRoot, 'examples', 'embed.mjs'), 'utf8').trim()), 'the README shows this program')
 })
 
-test('the workers of the worker page serve a model in two stages, and drain', async () => {
+test('the workers of the README serve a model in two stages, and drain', async () => {
   const program = readFileSync(join(repoRoot, 'examples', 'disagg-workers.mjs'), 'utf8')
-  assert.ok(readFileSync(join(repoRoot, 'docs', 'worker-sdk.md'), 'utf8').includes(program.trim()), 'the page shows this program')
+  assert.ok(readFileSync(join(repoRoot, 'README.md'), 'utf8').includes(program.trim()), 'the README shows this program')
   writeFileSync(join(project, 'disagg-workers.mjs'), program)
   const model = join(project, 'model')
   mkdirSync(model, { recursive: true })

@@ -12,7 +12,7 @@ const claimed: readonly (readonly [string, string])[] = [
   ['ready: http://', 'interop/scenarios/readme.ts'], ['import OpenAI', 'interop/scenarios/readme.ts'], ['--router-reset-states --no-router', 'interop/scenarios/readme.ts'], ['INFO Selected worker', 'interop/scenarios/readme.ts'],
   ['DistributedRuntime', 'interop/scenarios/readme.ts'], ['warmpath frontend', 'interop/scenarios/readme.ts'], ['--register-model', 'interop/scenarios/readme.ts'], ['--prefill-endpoint', 'interop/scenarios/readme.ts'],
   ['warmpath worker', 'interop/scenarios/readme.ts'], ['/get_overlap_scores', 'interop/scenarios/readme.ts'], ['"candidates"', 'interop/scenarios/readme.ts'],
-  ['new KvRouter', 'test/package.test.ts'], ['costPolicy', 'test/package.test.ts'],
+  ['new KvRouter', 'test/package.test.ts'], ['costPolicy', 'test/package.test.ts'], ['registerModel', 'test/package.test.ts'],
 ]
 
 test('every block is run as it is written', () => {
